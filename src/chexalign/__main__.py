@@ -1,0 +1,3 @@
+from chexalign.cli import main
+
+main()

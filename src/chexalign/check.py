@@ -1,0 +1,142 @@
+"""Preflight: what would go wrong after hours is looked for in seconds. Writes nothing."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from chexalign.data import Drops, check_leakage, load_source
+from chexalign.data.images import ImageError, load_image
+from chexalign.errors import RecipeError, WorkError
+from chexalign.judges import load as load_judge
+from chexalign.judges.contract import is_blank
+from chexalign.recipe import Recipe
+from chexalign.records import Study
+
+LOOKED_AT = 50  # images decoded
+PHANTOM_LIMIT = 50  # studies drawn
+TOKENS_PER_WORD = 1.8  # of report text under a BPE of a few thousand pieces; # our choice, only for this warning
+
+Finding = tuple[bool, str]
+
+
+def check_recipe(recipe: Recipe) -> Iterator[Finding]:
+    """(fine?, one line) for each thing checked."""
+    for name in sorted({*recipe.score.judges, *recipe.evaluate.judges}):
+        load_judge(name)
+    yield True, f"recipe {recipe.name}: every key known, judges {', '.join(recipe.score.judges)}"
+    with tempfile.TemporaryDirectory() as folder:
+        studies, drops, root = _read(recipe, Path(folder))
+        yield from _check_studies(recipe, studies, drops)
+        yield from _check_images(recipe, studies, root)
+    yield from _check_lengths(recipe, studies)
+    yield _check_disk(recipe, len(studies))
+
+
+def _read(recipe: Recipe, folder: Path) -> tuple[list[Study], Drops, Path]:
+    settings, drops = recipe.studies, Drops()
+    if settings.source == "phantom":
+        settings = settings.model_copy(update={"n": min(settings.n or PHANTOM_LIMIT, PHANTOM_LIMIT)})
+    studies = list(load_source(settings.source)(settings, recipe.seed, folder, drops))
+    root = folder if settings.root is None else settings.root if settings.root.is_dir() else settings.root.parent
+    return studies, drops, root
+
+
+def _check_studies(recipe: Recipe, studies: list[Study], drops: Drops) -> Iterator[Finding]:
+    splits = Counter(s.split for s in studies)
+    shown = ", ".join(f"{splits[k]} {k}" for k in ("train", "val", "test"))
+    drawn = " (a draw of the phantom law)" if recipe.studies.source == "phantom" else ""
+    yield all(splits[k] for k in ("train", "test")), f"{len(studies)} studies{drawn}: {shown}"
+    yield not drops.lines, f"unreadable rows: {len(drops.lines)}" + (f", first: {drops.lines[0]}" if drops.lines else "")
+    twice = [i for i, n in Counter(s.study_id for s in studies).items() if n > 1]
+    yield not twice, f"duplicate study ids: {len(twice)}" + (f", first: {twice[0]}" if twice else "")
+    empty = [s.study_id for s in studies if is_blank(s.findings)]
+    note = f", first: {empty[0]}; these studies are dropped" if empty else ""
+    yield len(empty) < max(1, len(studies)) / 2, f"empty references: {len(empty)} of {len(studies)}{note}"
+    try:
+        check_leakage(studies)
+        yield True, "no patient is in two splits"
+    except WorkError as error:
+        yield False, str(error)
+
+
+def _check_images(recipe: Recipe, studies: list[Study], root: Path) -> Iterator[Finding]:
+    broken, looked, sizes = [], 0, set()
+    step = max(1, len(studies) // LOOKED_AT)
+    for study in studies[::step][:LOOKED_AT]:
+        for path, _view in study.images[: recipe.studies.max_images]:
+            looked += 1
+            try:
+                sizes.add(load_image(root, path).size)
+            except ImageError as error:
+                broken.append(str(error))
+    extent = f", {min(sizes)} to {max(sizes)} pixels" if sizes else ""
+    yield not broken, f"images: {len(broken)} of {looked} decoded are broken{extent}" + (
+        f"; {broken[0]}" if broken else ""
+    )
+
+
+def _check_lengths(recipe: Recipe, studies: list[Study]) -> Iterator[Finding]:
+    """Image tokens, prompt length and report length against what the model and the sampler allow."""
+    words = sorted(len(s.findings.split()) for s in studies if not is_blank(s.findings)) or [0]
+    longest = words[int(0.99 * (len(words) - 1))]
+    tokens, limit = round(longest * TOKENS_PER_WORD), recipe.sample.max_new_tokens
+    yield (
+        tokens <= limit,
+        f"reports: median {statistics.median(words):.0f} words, 99th percentile {longest} (about {tokens} tokens); "
+        f"sample.max_new_tokens is {limit}",
+    )
+    images = min(recipe.studies.max_images, max((len(s.images) for s in studies), default=0))
+    if recipe.policy.model == "tiny":
+        tiny = recipe.policy.tiny
+        per_image, room, known = (tiny.image_size // tiny.patch_size) ** 2, 2048, True
+    else:
+        per_image, room, known = _model_limits(recipe)
+    if not known:
+        yield False, f"model {recipe.policy.model} is not on this machine: image tokens cannot be counted (see policy.download)"
+        return
+    total = images * per_image + tokens
+    yield total < room, f"at most {images} images of {per_image} tokens and a long report: {total} of {room} positions"
+
+
+def _model_limits(recipe: Recipe) -> tuple[int, int, bool]:
+    """(tokens per image, positions, model found?). Tokens come from encoding one blank image."""
+    from PIL import Image
+    from transformers import AutoConfig, AutoProcessor
+
+    policy = recipe.policy
+    common = {"local_files_only": not policy.download, "trust_remote_code": policy.trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(policy.model, **common)
+        processor = AutoProcessor.from_pretrained(policy.model, **common)
+    except (OSError, ValueError):
+        return 0, 0, False
+    room = getattr(config.get_text_config(), "max_position_embeddings", 1 << 30)
+    token = getattr(processor, "image_token", None)
+    if token is None:
+        return 0, room, True
+    blank = Image.new("RGB", (1024, 1024))
+    try:
+        with_image = processor(text=[token], images=[[blank]], return_tensors="pt")["input_ids"].shape[1]
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"policy.model {policy.model}: its processor cannot encode an image ({error})") from error
+    return with_image, room, True
+
+
+def _check_disk(recipe: Recipe, n_studies: int) -> Finding:
+    """Rows of text, images drawn, and three copies of the policy (baseline, aligned, checkpoint with AdamW's state)."""
+    n = recipe.studies.n or n_studies
+    rows = n * recipe.sample.n * 4_000
+    images = n * 12_000 if recipe.studies.source == "phantom" else 0
+    local = Path(recipe.policy.model)
+    weights = sum(p.stat().st_size for p in local.glob("*.safetensors")) if local.is_dir() else 20_000_000
+    need = rows + images + 6 * weights
+    folder = recipe.run_dir or Path("runs")
+    while not folder.exists():
+        folder = folder.absolute().parent
+    free = shutil.disk_usage(folder).free
+    return need < free, f"disk: about {need / 1e9:.2f} GB needed, {free / 1e9:.0f} GB free at {folder}"

@@ -1,0 +1,222 @@
+"""Commands. Exit codes: 0 done, 1 the work failed, 2 the call or the recipe is wrong."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chexalign.errors import RecipeError, WorkError
+from chexalign.progress import console, say
+
+app = typer.Typer(
+    name="chexalign",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Make chest X-ray report models clinically better without new radiologist labels.\n\n"
+    "Start with: chexalign demo",
+)
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name or its .yaml file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value …]", help="Recipe settings to change, e.g. sample.n=8.")
+]
+Quick = Annotated[bool, typer.Option("--quick", help="The recipe's small form, where it defines one.")]
+
+
+def _go(recipe: str, overrides: list[str] | None, quick: bool, stages: list[str], page: bool) -> None:
+    from transformers.utils import logging as hf_logging
+
+    from chexalign.recipe import load_recipe
+    from chexalign.run import run_stages
+
+    hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()
+    run = run_stages(load_recipe(recipe, overrides, quick), stages)
+    if page:
+        from chexalign.report.page import write_page
+
+        console.print(f"page: {write_page(run.dir).resolve()}", markup=False, soft_wrap=True)
+    if page and run.path("results.json").exists():
+        from chexalign.report.compare import headline
+
+        for line in headline(run.dir):
+            say(line)
+
+
+def _all_stages() -> list[str]:
+    from chexalign.run import STAGES
+
+    return list(STAGES)
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Where to put the run (default runs/demo).")] = None,
+) -> None:
+    """The whole road on the built-in phantom data, on a CPU, in minutes.
+
+    Example: chexalign demo
+    """
+    extra = [f"run_dir={run_dir}"] if run_dir else []
+    _go("demo", [*(overrides or []), *extra], False, _all_stages(), True)
+
+
+@app.command()
+def run(recipe: RecipeArgument, overrides: Overrides = None, quick: Quick = False) -> None:
+    """All stages of a recipe. Run it again to resume.
+
+    Example: chexalign run recipes/tiny.yaml seed=1
+    """
+    _go(recipe, overrides, quick, _all_stages(), True)
+
+
+def _stage_command(name: str, what: str, example: str) -> None:
+    def command(recipe: RecipeArgument, overrides: Overrides = None, quick: Quick = False) -> None:
+        _go(recipe, overrides, quick, [name], False)
+
+    command.__doc__ = f"{what}\n\nExample: {example}"
+    app.command(name=name)(command)
+
+
+_stage_command("studies", "Read the source → studies.jsonl.", "chexalign studies iu_xray_smoke studies.root=DIR")
+_stage_command("warmup", "Make the baseline → baseline/.", "chexalign warmup tiny")
+_stage_command("sample", "Draw N reports per training study → completions.jsonl.", "chexalign sample tiny sample.n=8")
+_stage_command("score", "Judge the reports → verdicts.jsonl.", "chexalign score tiny")
+_stage_command("pairs", "Best against worst → pairs.jsonl, and TRL's format.", "chexalign pairs tiny")
+_stage_command("train", "Align the baseline on the pairs → policy/.", "chexalign train tiny train.lr=1e-5")
+_stage_command("evaluate", "Baseline against aligned → results.json.", "chexalign evaluate tiny")
+
+
+@app.command()
+def report(recipe: RecipeArgument, overrides: Overrides = None, quick: Quick = False) -> None:
+    """Write the page again from a run's files. RECIPE may also be the run's folder.
+
+    Example: chexalign report runs/demo
+    """
+    from chexalign.report.page import write_page
+
+    folder = Path(recipe)
+    if not (folder / "manifest.json").is_file():
+        from chexalign.recipe import load_recipe
+
+        loaded = load_recipe(recipe, overrides, quick)
+        folder = loaded.run_dir or Path("runs") / loaded.name
+    console.print(f"page: {write_page(folder).resolve()}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def compare(runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN …", help="Run folders.")]) -> None:
+    """Runs side by side, with paired bootstrap on the studies they share.
+
+    Example: chexalign compare runs/demo runs/demo-beta05
+    """
+    from chexalign.report.compare import compare_runs
+
+    _print_table(compare_runs(runs).to_table())
+
+
+@app.command()
+def judge(
+    reference: Annotated[str, typer.Option(help="The radiologist's text.")],
+    report: Annotated[str, typer.Option(help="The text to score.")],
+    judge: Annotated[str, typer.Option(help="A judge's name; see `chexalign judges`.")] = "finding_f1",
+) -> None:
+    """Score one text and print the details as JSON.
+
+    Example: chexalign judge --judge finding_f1 --reference "Small left effusion." --report "Left effusion."
+    """
+    import json
+
+    from chexalign.judges import load
+
+    one = load(judge)
+    answer = one.score([report], [reference])[0]
+    row = {"judge": one.name, "version": one.version, "score": answer.score, "error": answer.error}
+    print(json.dumps({**row, "details": answer.details}, indent=1, ensure_ascii=False, default=list))
+    if answer.score is None:
+        raise WorkError(f"{one.name} abstained: {answer.error}")
+
+
+@app.command()
+def judges() -> None:
+    """What judges there are: range, needs, blind spots. `lc_` in front of any makes it length-controlled.
+
+    Example: chexalign judges
+    """
+    from rich.table import Table
+
+    from chexalign.judges import JUDGES
+
+    table = Table(title="Judges (add lc_ in front of any for the length-controlled form)", title_justify="left")
+    for column in ("name", "what it measures", "range", "needs", "blind to"):
+        table.add_column(column, overflow="fold")
+    for name, entry in JUDGES.items():
+        table.add_row(name, entry.description, entry.range, entry.needs, entry.blind_to)
+    _print_table(table)
+
+
+@app.command()
+def recipes() -> None:
+    """What recipes there are, with one line each.
+
+    Example: chexalign recipes
+    """
+    from chexalign.recipe import recipe_folders
+
+    seen: set[str] = set()
+    for folder in recipe_folders():
+        for path in sorted(folder.glob("*.yaml")):
+            if path.stem not in seen:
+                seen.add(path.stem)
+                lines = path.read_text(encoding="utf-8").splitlines()
+                print(f"{path.stem:<18} {lines[1].lstrip('# ') if len(lines) > 1 else ''}")
+
+
+@app.command()
+def check(recipe: RecipeArgument, overrides: Overrides = None, quick: Quick = False) -> None:
+    """Look before the run: files, image tokens, truncation, patient leakage, empty references, disk.
+
+    Example: chexalign check iu_xray_smoke studies.root=../shared/data/iu_xray
+    """
+    from chexalign.check import check_recipe
+    from chexalign.recipe import load_recipe
+
+    problems = 0
+    for ok, line in check_recipe(load_recipe(recipe, overrides, quick)):
+        print(f"{'ok     ' if ok else 'PROBLEM'} {line}")
+        problems += not ok
+    if problems:
+        raise WorkError(f"{problems} problem{'s' if problems > 1 else ''} found; nothing was written")
+
+
+def _print_table(table: object) -> None:
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def main() -> None:
+    """The console script: one clear line for every expected failure."""
+    try:
+        app()
+    except RecipeError as error:
+        say(f"error: {error}")
+        sys.exit(2)
+    except WorkError as error:
+        say(f"error: {error}")
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        say(f"error: the disk is full ({error.filename or 'while writing'}); free some space and run the same command again")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say("interrupted; the same command resumes")
+        sys.exit(130)

@@ -1,0 +1,167 @@
+"""Stage `evaluate`: baseline against aligned on held-out studies → results.json, with controls that ignore the image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from chexalign import stats
+from chexalign.errors import WorkError
+from chexalign.examples import write_examples
+from chexalign.jsonl import atomic_write, read_records, write_json
+from chexalign.judges import load as load_judge
+from chexalign.policies.open import open_policy, prompts_for
+from chexalign.policies.prompt import Prompt
+from chexalign.records import Completion, Study
+from chexalign.results import SEED, Answers, block, finding_blocks, is_abnormal, warnings_for
+from chexalign.run import Run, StageResult
+from chexalign.sample import generate_to
+from chexalign.score import judge_to
+
+TEMPLATE_CANDIDATES = 60  # training reports among which the best fixed report is sought
+GREEDY_BATCH = 64  # studies per batch at one report each
+
+
+def evaluate(run: Run) -> StageResult:
+    """Generate, judge and compare both policies on the test split."""
+    settings = run.recipe.evaluate
+    everyone = read_records(run.path("studies.jsonl"), Study)
+    studies = [s for s in everyone if s.split == "test"][: settings.limit]
+    if not studies:
+        raise WorkError("no test study to evaluate on; raise studies.test_share or studies.n")
+    references = [s.findings for s in studies]
+    rows: dict[tuple[str, str], list[Completion]] = {}
+    for which in ("baseline", "aligned"):
+        rows |= _generate(run, which, studies)
+    answers = {key: _judge(run, key, studies, found) for key, found in rows.items()}
+    results = _results(run, studies, references, answers)
+    results["controls"] = {"template": _template_control(run, everyone, references)}
+    if ("aligned", "shuffled") in answers:
+        shuffled = answers["aligned", "shuffled"]
+        results["controls"]["shuffled_images"] = {"scores": _cells(run, shuffled.scores)}
+    cut = [r for (which, decoding), found in rows.items() if which == "aligned" for r in found if decoding != "shuffled"]
+    results["warnings"] = warnings_for(results, sum(r.finish_reason == "length" for r in cut) / len(cut))
+    _write_per_study(run, studies, answers)
+    write_examples(run, studies, answers)
+    write_json(run.path("results.json"), results)
+    return StageResult(len(studies), sum(map(len, rows.values())), {})
+
+
+def _decodings(run: Run, which: str) -> dict[str, float]:
+    """Name → temperature. The shuffled control decodes at temperature 1 too."""
+    settings = run.recipe.evaluate
+    return {
+        "temperature_1": 1.0,
+        **({"greedy": 0.0} if settings.greedy else {}),
+        **({"shuffled": 1.0} if settings.shuffled_images and which == "aligned" else {}),
+    }
+
+
+def _generate(run: Run, which: str, studies: Sequence[Study]) -> dict[tuple[str, str], list[Completion]]:
+    policy = open_policy(run, which)
+    prompts = prompts_for(run, policy, studies)
+    rows = {}
+    for decoding, temperature in _decodings(run, which).items():
+        rows[which, decoding] = generate_to(
+            run.path(f"evaluation/{which}.{decoding}.jsonl"),
+            policy,
+            studies,
+            _other_images(prompts) if decoding == "shuffled" else prompts,
+            label=f"{which}, {decoding.replace('_', ' ')}",
+            seed=run.recipe.seed + 1,
+            n=1,
+            temperature=temperature,
+            top_p=1.0,
+            max_new_tokens=run.recipe.sample.max_new_tokens,
+            batch_size=GREEDY_BATCH,
+        )
+    return rows
+
+
+def _other_images(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Each study's words with the images of a study with as many images, about half the list away."""
+    groups: dict[int, list[int]] = {}
+    for i, p in enumerate(prompts):
+        groups.setdefault(len(p.images), []).append(i)
+    donor = {}
+    for members in groups.values():
+        shift = max(1, len(members) // 2)
+        donor |= {i: members[(k + shift) % len(members)] for k, i in enumerate(members)}
+    return [Prompt(p.text, prompts[donor[i]].images, p.root) for i, p in enumerate(prompts)]
+
+
+def _judge(run: Run, key: tuple[str, str], studies: Sequence[Study], rows: Sequence[Completion]) -> Answers:
+    judges = run.recipe.evaluate.judges
+    name = ".".join(key)
+    verdicts = judge_to(
+        run.path(f"evaluation/{name}.verdicts.jsonl"), rows, {s.study_id: s for s in studies}, judges, f"judging {name}"
+    )
+    by_judge = {j: [v.score for v in verdicts if v.judge == j] for j in judges}
+    return Answers([r.text for r in rows], by_judge)
+
+
+def _cells(run: Run, scores: dict[str, list[float | None]]) -> dict[str, Any]:
+    settings = run.recipe.evaluate
+    return {j: stats.mean_cell(v, settings.bootstrap, SEED, settings.level) for j, v in scores.items()}
+
+
+def _results(run: Run, studies: Sequence[Study], references: list[str], answers: dict[tuple[str, str], Answers]) -> dict:
+    settings, n = run.recipe.evaluate, len(studies)
+    abnormal = [i for i in range(n) if is_abnormal(references[i])]
+    hot = answers["baseline", "temperature_1"], answers["aligned", "temperature_1"]
+    subsets = {"abnormal": block(*hot, references, abnormal, "temperature 1.0", settings)}
+    if settings.greedy:
+        cold = answers["baseline", "greedy"], answers["aligned", "greedy"]
+        subsets["greedy"] = block(*cold, references, range(n), "greedy", settings)
+        subsets["greedy_abnormal"] = block(*cold, references, abnormal, "greedy", settings)
+    subsets |= finding_blocks(*hot, references, "temperature 1.0", settings)
+    return {
+        "recipe": run.recipe.name,
+        "level": settings.level,
+        "n_bootstrap": settings.bootstrap,
+        "headline": list(settings.headline),
+        **block(*hot, references, range(n), "temperature 1.0", settings),
+        "subsets": subsets,
+    }
+
+
+def _template_control(run: Run, everyone: Sequence[Study], references: list[str]) -> dict[str, Any]:
+    """The best fixed report: of up to 60 training reports, the one that agrees most with the others by the pair judge."""
+    reports = sorted({s.findings for s in everyone if s.split == "train"})
+    step = max(1, len(reports) // TEMPLATE_CANDIDATES)
+    candidates = reports[::step][:TEMPLATE_CANDIDATES]
+    judge = load_judge(run.recipe.evaluate.headline[0])
+
+    def agreement(text: str) -> float:
+        scores = [a.score for a in judge.score([text] * len(candidates), candidates) if a.score is not None]
+        return sum(scores) / max(1, len(scores))
+
+    text = max(candidates, key=agreement)
+    scores = {
+        name: [a.score for a in load_judge(name).score([text] * len(references), references)]
+        for name in run.recipe.evaluate.judges
+    }
+    abnormal = [i for i, r in enumerate(references) if is_abnormal(r)]
+    return {
+        "text": text,
+        "scores": _cells(run, scores),
+        "abnormal_scores": _cells(run, {k: [v[i] for i in abnormal] for k, v in scores.items()}),
+    }
+
+
+def _write_per_study(run: Run, studies: Sequence[Study], answers: dict[tuple[str, str], Answers]) -> None:
+    """evaluation/per_study.jsonl: one row per study, policy and decoding, for the page and for `compare`."""
+    with atomic_write(run.path("evaluation/per_study.jsonl")) as handle:
+        for (which, decoding), found in answers.items():
+            for i, study in enumerate(studies):
+                row = {
+                    "study_id": study.study_id,
+                    "decoding": decoding,
+                    "policy": which,
+                    "words": len(found.texts[i].split()),
+                    "reference_words": len(study.findings.split()),
+                    "abnormal": is_abnormal(study.findings),
+                    "scores": {j: v[i] for j, v in found.scores.items()},
+                }
+                handle.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")

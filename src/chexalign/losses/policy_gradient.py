@@ -1,0 +1,31 @@
+"""Token-level policy-gradient terms: pure functions on (B, T) with explicit masks."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def clipped_surrogate(
+    token_logps: Tensor, old_token_logps: Tensor, advantages: Tensor, mask: Tensor, *, clip_eps: float
+) -> Tensor:
+    """−min(ρ·A, clip(ρ, 1 − ε, 1 + ε)·A) per token, (B, T), to be minimised; masked tokens give 0.
+
+    ρ = exp(token_logps − old_token_logps); `advantages` is (B,), the same for all tokens of a completion; `mask` is 1 on
+    completion tokens. Source: PPO, Schulman et al. 2017, eq. 7, per token as in GRPO.
+    """
+    if token_logps.shape != old_token_logps.shape or token_logps.shape != mask.shape:
+        raise ValueError("token_logps, old_token_logps and mask need one shape (B, T)")
+    log_ratio = (token_logps - old_token_logps).where(mask.bool(), token_logps.new_zeros(()))
+    ratio = log_ratio.exp()
+    gain = advantages[:, None]
+    worst = (ratio * gain).minimum(ratio.clamp(1 - clip_eps, 1 + clip_eps) * gain)
+    return -worst * mask
+
+
+def kl_k3(token_logps: Tensor, ref_token_logps: Tensor) -> Tensor:
+    """Schulman's k3 estimate of KL(policy ‖ reference) per token: exp(d) − d − 1, d = ref − policy. (B, T) → (B, T).
+
+    Never negative; 0 where the two agree. Source: Schulman 2020, as used by GRPO.
+    """
+    d = ref_token_logps - token_logps
+    return d.exp() - d - 1

@@ -1,0 +1,204 @@
+"""A policy: a checkpoint that turns prompts into reports and gives log-probs of reports. Any Hugging Face VLM or LLM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from chexalign.data.images import load_image
+from chexalign.errors import RecipeError
+from chexalign.policies import generate as sampling
+from chexalign.policies.logps import Prefix, Scorer, inner_model
+from chexalign.policies.prompt import Prompt
+from chexalign.policies.vision_cache import can_cache, tower_features
+
+SEQUENCE_INPUTS = ("token_type_ids", "mm_token_type_ids")  # processor outputs that have one entry per token
+PARTS = {  # name used in recipes → attribute prefixes of the parts, over the families
+    "tower": ("vision_tower", "visual", "vision_model"),
+    "projector": ("multi_modal_projector", "connector", "visual.merger"),
+    "decoder": ("language_model", "text_model", "layers", "embed_tokens", "norm"),
+}
+
+
+class Policy:
+    """Load with `Policy.load`. `model` and `processor` are the plain Hugging Face objects."""
+
+    def __init__(self, model: Any, processor: Any, name: str):
+        self.model, self.processor, self.name = model, processor, name
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.scorer = Scorer(model)
+        self._encoded: dict[tuple[Path, str], dict[str, Tensor]] = {}  # prompts whose features are stored
+        self.reuse_features = False
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        dtype: str = "float32",
+        download: bool = False,
+        trust_remote_code: bool = False,
+        device: str | torch.device | None = None,
+    ) -> Policy:
+        """Load a checkpoint folder or a hub id: safetensors only, no network unless `download`, no remote code unless asked.
+
+        Raises RecipeError when it is not there or cannot be loaded that way.
+        """
+        common = {"local_files_only": not download, "trust_remote_code": trust_remote_code}
+        try:
+            config = AutoConfig.from_pretrained(source, **common)
+            seeing = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+            kind = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
+            model = kind.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **common)
+            processor = (AutoProcessor if seeing else AutoTokenizer).from_pretrained(source, **common)
+        except (OSError, ValueError) as error:
+            hint = "" if download else "; it is not on this machine, or set policy.download=true to fetch a hub id"
+            raise RecipeError(f"policy.model {str(source)!r}: {' '.join(str(error).split())[:300]}{hint}") from error
+        tokenizer = getattr(processor, "tokenizer", processor)
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        model.eval()
+        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(model, processor, Path(source).name if Path(source).exists() else str(source))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The ids that end a report: the generation config's and the tokenizer's."""
+        ends = self.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        return frozenset(i for i in (*ends, self.tokenizer.eos_token_id) if i is not None)
+
+    def completion_ids(self, text: str) -> tuple[int, ...]:
+        """Token ids of a report as a training target: its text, then end-of-text."""
+        return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
+
+    def save(self, folder: Path) -> None:
+        """Write an ordinary safetensors checkpoint with its processor."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+    # ---- prompts → tensors
+
+    def encode(self, prompts: Sequence[Prompt]) -> Prefix:
+        """A left-padded batch. With `reuse_features` (frozen tower), each image goes through the tower once per process."""
+        core, _ = inner_model(self.model)
+        cached = self.reuse_features and can_cache(core)
+        items = [self._encode_one(p, cached) for p in prompts]
+        longest = max(i["input_ids"].shape[1] for i in items)
+        pad = self.tokenizer.pad_token_id
+        ids = torch.cat([_left_pad(i["input_ids"], longest, pad) for i in items])
+        mask = torch.cat([_left_pad(i["attention_mask"], longest, 0) for i in items])
+        extra: dict[str, Tensor] = {}
+        for name in dict.fromkeys(k for i in items for k in i if k not in ("input_ids", "attention_mask")):
+            parts = [i[name] for i in items if name in i]
+            extra[name] = torch.cat([_left_pad(p, longest, 0) for p in parts] if name in SEQUENCE_INPUTS else parts)
+        return Prefix(ids, mask, extra, cached and "pixel_values" in extra).to(self.device)
+
+    def _encode_one(self, prompt: Prompt, cached: bool) -> dict[str, Tensor]:
+        key = (prompt.root, "\x1f".join((prompt.text, *prompt.images)))
+        if cached and key in self._encoded:
+            return self._encoded[key]
+        arguments: dict[str, Any] = {"text": [prompt.text], "return_tensors": "pt"}
+        if prompt.images:
+            arguments["images"] = [[load_image(prompt.root, path) for path in prompt.images]]
+        bos = self.tokenizer.bos_token
+        if bos and prompt.text.startswith(bos):  # the chat template has written it already
+            arguments["add_special_tokens"] = False
+        item = {k: v for k, v in self.processor(**arguments).items() if isinstance(v, Tensor)}
+        if cached and "pixel_values" in item:
+            core, _ = inner_model(self.model)
+            pixels = item["pixel_values"].to(self.device, next(self.model.parameters()).dtype)
+            item["pixel_values"] = tower_features(core, pixels).cpu()
+            self._encoded[key] = item
+        return item
+
+    def pad_completions(self, completions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Right-padded ids and mask, both (N, T)."""
+        longest = max(map(len, completions))
+        ids = torch.zeros(len(completions), longest, dtype=torch.long)
+        mask = torch.zeros(len(completions), longest, dtype=torch.long)
+        for row, tokens in enumerate(completions):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        return ids.to(self.device), mask.to(self.device)
+
+    # ---- the two things a policy does
+
+    def token_logps(
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[Tensor]]:
+        """Log-probs of completion tokens: for each prompt, for each of its completions, a tensor of shape (T,), in nats.
+
+        `completions` holds, per prompt, lists of token ids (none empty). Each prompt is encoded once. Prompts that bring
+        different numbers of completions are allowed. Gradients flow unless the caller turns them off.
+        """
+        if any(not tokens for group in completions for tokens in group):
+            raise ValueError("an empty completion has no log-probs; give at least the end-of-text token")
+        widest = max(map(len, completions))
+        filled = [[*group, *[group[0]] * (widest - len(group))] for group in completions]
+        ids, mask = self.pad_completions([tokens for group in filled for tokens in group])
+        logps = self.scorer(self.encode(prompts), ids, mask)
+        return [
+            [logps[i * widest + j, : len(tokens)] for j, tokens in enumerate(group)]
+            for i, group in enumerate(completions)
+        ]
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        n: int = 1,
+        temperature: float = 1.0,
+        max_new_tokens: int = 512,
+        seed: int | Sequence[int] = 0,
+        top_p: float = 1.0,
+    ) -> list[list[sampling.Sampled]]:
+        """n completions per prompt. `seed` is one number, or one per prompt (then batch order cannot matter)."""
+        seeds = [sampling.stream_seed(seed, i) for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
+        return sampling.sample(
+            self.model,
+            self.encode(prompts),
+            n=n,
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+            seeds=seeds,
+            stop_ids=self.stop_ids,
+        )
+
+    # ---- which parts learn
+
+    def freeze(self, parts: Sequence[str]) -> None:
+        """Everything learns except the named parts (tower, projector, decoder)."""
+        core, _ = inner_model(self.model)
+        self.model.requires_grad_(True)
+        for part in parts:
+            for name, parameter in core.named_parameters():
+                if name.startswith(PARTS[part]) and not (part == "tower" and name.startswith(PARTS["projector"])):
+                    parameter.requires_grad_(False)
+        self.reuse_features = "tower" in parts
+
+    def part(self, name: str) -> nn.Module:
+        """The first module of a named part, for example the tower."""
+        core, _ = inner_model(self.model)
+        for attribute in PARTS[name]:
+            if hasattr(core, attribute):
+                return getattr(core, attribute)
+        raise RecipeError(f"{type(core).__name__} has no part called {name}")
+
+
+def _left_pad(row: Tensor, length: int, value: int) -> Tensor:
+    return nn.functional.pad(row, (length - row.shape[1], 0), value=value)

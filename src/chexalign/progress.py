@@ -1,0 +1,76 @@
+"""Progress with rate and time left: a live bar on a terminal, a plain line every few seconds in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+console = Console(stderr=True, highlight=False)
+PLAIN_EVERY = 15.0  # seconds between lines when the output is no terminal
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f} {task.fields['unit']}/s" if speed else f"- {task.fields['unit']}/s")
+
+
+class Ticker:
+    """Count work done. `note` shows a short live remark such as the current loss."""
+
+    def __init__(self, label: str, total: int, unit: str, done: int, bar: Progress | None):
+        self.label, self.total, self.unit, self.count, self.bar = label, total, unit, done, bar
+        self.start, self.first, self.last_line = time.monotonic(), done, time.monotonic()
+        self.remark = ""
+        if bar is not None:
+            self.task = bar.add_task(label, total=total, completed=done, unit=unit, remark="")
+
+    def advance(self, by: int = 1, note: str = "") -> None:
+        self.count += by
+        self.remark = note or self.remark
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.count, remark=self.remark)
+        elif time.monotonic() - self.last_line > PLAIN_EVERY:
+            self.line()
+
+    def line(self) -> None:
+        self.last_line = time.monotonic()
+        seconds = self.last_line - self.start
+        rate = (self.count - self.first) / seconds if seconds > 0 else 0.0
+        left = (self.total - self.count) / rate if rate > 0 else 0.0
+        eta = "done" if self.count >= self.total else f"{left:.0f} s left"
+        console.print(
+            f"{self.label}: {self.count}/{self.total} {self.unit}, {rate:.1f}/s, {seconds:.0f} s, {eta} {self.remark}".rstrip(),
+            markup=False,
+        )
+
+
+@contextmanager
+def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Ticker]:
+    """A progress display for `total` units of work, `done` of them finished by an earlier run."""
+    if not console.is_terminal:
+        ticker = Ticker(label, total, unit, done, None)
+        yield ticker
+        ticker.line()
+        return
+    columns = (
+        TextColumn("{task.description:<22}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        _Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[remark]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        yield Ticker(label, total, unit, done, bar)
+
+
+def say(text: str) -> None:
+    """One plain line for the person at the terminal (stderr, so that stdout stays for results)."""
+    console.print(text, markup=False, soft_wrap=True)

@@ -1,0 +1,67 @@
+"""Stage `score`: every judge on every completion, against the radiologist's report → verdicts.jsonl."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from chexalign.jsonl import Ledger, read_records
+from chexalign.judges import load as load_judge
+from chexalign.progress import progress, say
+from chexalign.records import Completion, Study, Verdict
+from chexalign.run import Run, StageResult
+
+BATCH = 256  # completions between two flushes to the disk
+
+
+def score_completions(run: Run) -> StageResult:
+    """Score the sampled completions with `score.judges`."""
+    completions = read_records(run.path("completions.jsonl"), Completion)
+    studies = {s.study_id: s for s in read_records(run.path("studies.jsonl"), Study)}
+    rows = judge_to(run.path("verdicts.jsonl"), completions, studies, run.recipe.score.judges, "judging reports")
+    abstained = {f"{j}: abstained": sum(r.score is None for r in rows if r.judge == j) for j in run.recipe.score.judges}
+    return StageResult(len(completions), len(rows), {k: n for k, n in abstained.items() if n})
+
+
+def judge_to(
+    path: Path, completions: Sequence[Completion], studies: dict[str, Study], judges: Sequence[str], label: str
+) -> list[Verdict]:
+    """Score `completions` with each judge into a ledger at `path`; resumes after the last flushed batch."""
+    ledger = Ledger(path, Verdict)
+    total = len(completions) * len(judges)
+    order = {c.key(): i for i, c in enumerate(completions)}
+    place = {name: i for i, name in enumerate(judges)}
+    with progress(label, total, "verdicts", len(ledger.rows)) as ticker:
+        for name in judges if not ledger.finished else ():
+            judge = load_judge(name)
+            todo = [c for c in completions if (*c.key(), name) not in ledger]
+            for start in range(0, len(todo), BATCH):
+                batch = todo[start : start + BATCH]
+                ledger.append(_verdicts(judge, name, batch, [studies[c.study_id] for c in batch]))
+                ticker.advance(len(batch))
+    rows = ledger.finish(lambda r: (order[r.study_id, r.sample_index], place[r.judge]))
+    for name in judges:
+        reasons = [r.error for r in rows if r.judge == name and r.error]
+        if reasons:
+            say(f"{name} abstained on {len(reasons)} of {len(completions)} reports, first reason: {reasons[0]}")
+    return rows
+
+
+def _verdicts(judge, name: str, completions: Sequence[Completion], studies: Sequence[Study]) -> list[Verdict]:
+    start = time.perf_counter()
+    answers = judge.score([c.text for c in completions], [s.findings for s in studies], studies)
+    seconds = round((time.perf_counter() - start) / max(1, len(completions)), 6)
+    return [
+        Verdict(
+            study_id=c.study_id,
+            sample_index=c.sample_index,
+            judge=name,
+            score=a.score,
+            error=a.error,
+            details=a.details,
+            judge_version=judge.version,
+            seconds=seconds,
+        )
+        for c, a in zip(completions, answers, strict=True)
+    ]

@@ -1,0 +1,165 @@
+"""Stage `warmup`: a random or general model → the baseline. Phases: tower on finding labels, finding lists, reports (SFT).
+
+Straight SFT on reports learns the normal template and ignores the image; a tower that already knows the findings, and on
+real X-rays a short phase on finding lists, ground it (measured in ../shared/design.md, "real X-rays").
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from chexalign.errors import WorkError
+from chexalign.jsonl import read_records
+from chexalign.judges.labels import LABELS, label_report
+from chexalign.policies.open import prompts_for
+from chexalign.policies.policy import Policy
+from chexalign.policies.tiny import build_tiny
+from chexalign.recipe import Phase, Sft
+from chexalign.records import Study
+from chexalign.run import Run, StageResult
+from chexalign.train.loop import Settings, Trainer
+from chexalign.train.output import save_policy
+from chexalign.train.scoring_task import Example, ScoringTask
+from chexalign.train.tower_task import TowerTask, tower_examples, validate_tower
+
+FINDINGS = LABELS[:-1]  # the 13 without No Finding
+
+
+def warm_up(run: Run) -> StageResult:
+    """Run the phases with steps > 0 one after the other; each leaves a checkpoint, so a crash repeats at most one."""
+    studies = read_records(run.path("studies.jsonl"), Study)
+    train, val = ([s for s in studies if s.split == split] for split in ("train", "val"))
+    if not val:
+        raise WorkError("the warm-up needs validation studies for early stopping; raise studies.val_share")
+    warmup = run.recipe.warmup
+    assert warmup is not None
+    phases: dict[str, tuple[Phase, Callable[..., dict[str, Any]]]] = {
+        "tower": (warmup.tower, _tower_phase),
+        "finding_list": (warmup.finding_lists, _finding_list_phase),
+        "report": (warmup.reports, _report_phase),
+    }
+    work = run.path("warmup")
+    latest, extra = _start(run, work, train), {}
+    for name, (phase, function) in phases.items():
+        done = work / f"after_{name}"
+        if phase.steps and not done.exists():
+            policy = Policy.load(latest, dtype=run.recipe.policy.dtype)
+            state = function(run, policy, phase, train, val)
+            extra[f"{name}_best_step"] = state["best_step"]
+            save_policy(policy, done, work / name)
+        latest = done if phase.steps else latest
+    save_policy(Policy.load(latest, dtype=run.recipe.policy.dtype), run.path("baseline"), work / "unused")
+    for folder in work.glob("after_*"):
+        shutil.rmtree(folder)
+    return StageResult(len(train) + len(val), len(train), {}, extra)
+
+
+def _start(run: Run, work: Path, train: Sequence[Study]) -> Path:
+    """The checkpoint that the first phase starts from."""
+    policy, start = run.recipe.policy, work / "after_start"
+    if not start.exists():
+        fresh = work / ".start.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        if policy.model == "tiny":
+            texts = [*(s.findings for s in train), *(list_of_findings(s) for s in train), policy.prompt]
+            build_tiny(policy.tiny, texts, fresh, run.recipe.seed)
+        else:
+            Policy.load(
+                policy.model, dtype=policy.dtype, download=policy.download, trust_remote_code=policy.trust_remote_code
+            ).save(fresh)
+        fresh.rename(start)
+    return start
+
+
+def _settings(run: Run, phase: Phase) -> Settings:
+    assert run.recipe.warmup is not None
+    return Settings(
+        steps=phase.steps,
+        lr=phase.lr,
+        batch_size=phase.batch_size,
+        micro_batch_size=phase.batch_size,
+        seed=run.recipe.seed,
+        save_every=run.recipe.warmup.save_every,
+        eval_every=phase.eval_every,
+        patience=phase.patience,
+    )
+
+
+def finding_labels(study: Study) -> list[float]:
+    """13 zeros and ones: the source's exact labels where it has them, else rule labels of the report (uncertain → 0)."""
+    known = study.labels.get("chexpert") or label_report(study.findings)
+    return [1.0 if known.get(name) == 1 else 0.0 for name in FINDINGS]
+
+
+def list_of_findings(study: Study) -> str:
+    """The short target of the grounding phase: `Cardiomegaly. Pleural Effusion.`, or `No Finding.`"""
+    present = [name for name, label in zip(FINDINGS, finding_labels(study), strict=True) if label]
+    return " ".join(f"{name}." for name in present or ["No Finding"])
+
+
+def _tower_phase(
+    run: Run, policy: Policy, phase: Phase, train: Sequence[Study], val: Sequence[Study]
+) -> dict[str, Any]:
+    task = TowerTask(policy, len(FINDINGS), run.recipe.seed)
+    examples, held_out = (
+        tower_examples(policy, prompts_for(run, policy, s), [finding_labels(x) for x in s]) for s in (train, val)
+    )
+    work = run.path("warmup")
+    return Trainer(
+        task,
+        examples,
+        _settings(run, phase),
+        work / "tower",
+        work / "tower_log.jsonl",
+        "warm-up: tower on labels",
+        lambda: validate_tower(task, held_out),
+    ).run()
+
+
+def _text_phase(
+    run: Run,
+    policy: Policy,
+    phase: Phase,
+    splits: tuple[Sequence[Study], Sequence[Study]],
+    target: Callable[[Study], str],
+    name: str,
+) -> dict[str, Any]:
+    policy.freeze(("tower",))
+    task = ScoringTask(policy, Sft())
+    train, val = (
+        [
+            Example(p, (policy.completion_ids(target(s)),))
+            for p, s in zip(prompts_for(run, policy, x), x, strict=True)
+        ]
+        for x in splits
+    )
+    work = run.path("warmup")
+
+    def validate() -> dict[str, float]:
+        losses = []
+        for start in range(0, len(val), phase.batch_size):
+            items = val[start : start + phase.batch_size]
+            losses.append(task.loss(task.module(*task.inputs(items)), items)[0])
+        return {"val_loss": float(torch.cat(losses).mean())}
+
+    label = f"warm-up: {name.replace('_', ' ')}s (SFT)"
+    return Trainer(
+        task, train, _settings(run, phase), work / name, work / f"{name}_log.jsonl", label, validate
+    ).run()
+
+
+def _finding_list_phase(
+    run: Run, policy: Policy, phase: Phase, train: Sequence[Study], val: Sequence[Study]
+) -> dict[str, Any]:
+    return _text_phase(run, policy, phase, (train, val), list_of_findings, "finding_list")
+
+
+def _report_phase(
+    run: Run, policy: Policy, phase: Phase, train: Sequence[Study], val: Sequence[Study]
+) -> dict[str, Any]:
+    return _text_phase(run, policy, phase, (train, val), lambda s: s.findings, "report")
