@@ -7,7 +7,9 @@ import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from chexalign.data import Drops, check_leakage, load_source
 from chexalign.data.images import ImageError, load_image
@@ -19,7 +21,6 @@ from chexalign.records import Study
 
 LOOKED_AT = 50  # images decoded
 PHANTOM_LIMIT = 50  # studies drawn
-TOKENS_PER_WORD = 1.8  # of report text under a BPE of a few thousand pieces; # our choice, only for this warning
 
 Finding = tuple[bool, str]
 
@@ -81,50 +82,65 @@ def _check_images(recipe: Recipe, studies: list[Study], root: Path) -> Iterator[
 
 
 def _check_lengths(recipe: Recipe, studies: list[Study]) -> Iterator[Finding]:
-    """Image tokens, prompt length and report length against what the model and the sampler allow."""
-    words = sorted(len(s.findings.split()) for s in studies if not is_blank(s.findings)) or [0]
-    longest = words[int(0.99 * (len(words) - 1))]
-    tokens, limit = round(longest * TOKENS_PER_WORD), recipe.sample.max_new_tokens
+    """Report and image tokens, counted with the model's own tokenizer, against what sampler and model allow."""
+    texts = [s.findings for s in studies if not is_blank(s.findings)] or ["-"]
+    limits = _limits(recipe, texts)
+    if limits is None:
+        yield False, f"model {recipe.policy.model} is not on this machine: tokens cannot be counted (see policy.download)"
+        return
+    tokens = sorted(len(ids) + 1 for ids in limits.tokenizer(texts, add_special_tokens=False)["input_ids"])
+    words, longest = [len(t.split()) for t in texts], tokens[int(0.99 * (len(tokens) - 1))]
     yield (
-        tokens <= limit,
-        f"reports: median {statistics.median(words):.0f} words, 99th percentile {longest} (about {tokens} tokens); "
-        f"sample.max_new_tokens is {limit}",
+        longest <= recipe.sample.max_new_tokens,
+        f"reports: median {statistics.median(words):.0f} words, {statistics.median(tokens):.0f} tokens, 99th percentile "
+        f"{longest} tokens; sample.max_new_tokens is {recipe.sample.max_new_tokens}",
     )
     images = min(recipe.studies.max_images, max((len(s.images) for s in studies), default=0))
-    if recipe.policy.model == "tiny":
-        tiny = recipe.policy.tiny
-        per_image, room, known = (tiny.image_size // tiny.patch_size) ** 2, 2048, True
-    else:
-        per_image, room, known = _model_limits(recipe)
-    if not known:
-        yield False, f"model {recipe.policy.model} is not on this machine: image tokens cannot be counted (see policy.download)"
-        return
-    total = images * per_image + tokens
-    yield total < room, f"at most {images} images of {per_image} tokens and a long report: {total} of {room} positions"
+    total = images * limits.image_tokens + longest
+    yield (
+        total < limits.positions,
+        f"at most {images} images of {limits.image_tokens} tokens and a long report: {total} of {limits.positions} positions",
+    )
 
 
-def _model_limits(recipe: Recipe) -> tuple[int, int, bool]:
-    """(tokens per image, positions, model found?). Tokens come from encoding one blank image."""
-    from PIL import Image
+@dataclass(frozen=True)
+class _Limits:
+    tokenizer: Any
+    image_tokens: int  # per image
+    positions: int  # that the decoder was made for
+
+
+def _limits(recipe: Recipe, texts: list[str]) -> _Limits | None:
+    """What the policy's checkpoint says, without loading its weights; None when it is not on this machine."""
     from transformers import AutoConfig, AutoProcessor
 
+    from chexalign.policies.tiny import POSITIONS, build_tokenizer
+
     policy = recipe.policy
+    if policy.model == "tiny":
+        per_image = (policy.tiny.image_size // policy.tiny.patch_size) ** 2
+        return _Limits(build_tokenizer(texts, policy.tiny.vocabulary), per_image, POSITIONS)
     common = {"local_files_only": not policy.download, "trust_remote_code": policy.trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(policy.model, **common)
         processor = AutoProcessor.from_pretrained(policy.model, **common)
     except (OSError, ValueError):
-        return 0, 0, False
-    room = getattr(config.get_text_config(), "max_position_embeddings", 1 << 30)
+        return None
+    positions = getattr(config.get_text_config(), "max_position_embeddings", 1 << 30)
+    return _Limits(getattr(processor, "tokenizer", processor), _image_tokens(recipe, processor), positions)
+
+
+def _image_tokens(recipe: Recipe, processor: Any) -> int:
+    """Tokens that one 1024-pixel image becomes, from encoding a blank one; 0 for a text-only model."""
+    from PIL import Image
+
     token = getattr(processor, "image_token", None)
     if token is None:
-        return 0, room, True
-    blank = Image.new("RGB", (1024, 1024))
+        return 0
     try:
-        with_image = processor(text=[token], images=[[blank]], return_tensors="pt")["input_ids"].shape[1]
+        return processor(text=[token], images=[[Image.new("RGB", (1024, 1024))]], return_tensors="pt")["input_ids"].shape[1]
     except (ValueError, TypeError) as error:
-        raise RecipeError(f"policy.model {policy.model}: its processor cannot encode an image ({error})") from error
-    return with_image, room, True
+        raise RecipeError(f"policy.model {recipe.policy.model}: its processor cannot encode an image ({error})") from error
 
 
 def _check_disk(recipe: Recipe, n_studies: int) -> Finding:

@@ -16,15 +16,19 @@ R = TypeVar("R", bound=_Record)
 
 
 @contextmanager
-def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Write to a temporary neighbour, flush it to the disk, then rename: readers see the old file or the whole new one."""
+def atomic_write(path: Path, mode: str = "w", durable: bool = True) -> Iterator[IO[Any]]:
+    """Write to a temporary neighbour, flush it to the disk, then rename: readers see the old file or the whole new one.
+
+    `durable=False` skips the flush, for files that are made again when they are damaged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as handle:
             yield handle
             handle.flush()
-            os.fsync(handle.fileno())
+            if durable:
+                os.fsync(handle.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -6,8 +6,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from chexalign.errors import WorkError
 from chexalign.jsonl import Ledger, read_records
 from chexalign.judges import load as load_judge
+from chexalign.judges.contract import Judge
 from chexalign.progress import progress, say
 from chexalign.records import Completion, Study, Verdict
 from chexalign.run import Run, StageResult
@@ -35,6 +37,7 @@ def judge_to(
     with progress(label, total, "verdicts", len(ledger.rows)) as ticker:
         for name in judges if not ledger.finished else ():
             judge = load_judge(name)
+            _same_version(ledger, judge.version, name)
             todo = [c for c in completions if (*c.key(), name) not in ledger]
             for start in range(0, len(todo), BATCH):
                 batch = todo[start : start + BATCH]
@@ -48,7 +51,13 @@ def judge_to(
     return rows
 
 
-def _verdicts(judge, name: str, completions: Sequence[Completion], studies: Sequence[Study]) -> list[Verdict]:
+def _same_version(ledger: Ledger[Verdict], version: str, name: str) -> None:
+    """Verdicts of two versions of a judge do not mix: a pair would compare what cannot be compared."""
+    if old := next((r.judge_version for r in ledger.rows.values() if r.judge == name and r.judge_version != version), None):
+        raise WorkError(f"{ledger.part} holds {name} verdicts of version {old}, now {version}; delete it and run again")
+
+
+def _verdicts(judge: Judge, name: str, completions: Sequence[Completion], studies: Sequence[Study]) -> list[Verdict]:
     start = time.perf_counter()
     answers = judge.score([c.text for c in completions], [s.findings for s in studies], studies)
     seconds = round((time.perf_counter() - start) / max(1, len(completions)), 6)

@@ -129,21 +129,24 @@ def finding_block(truth: Any, before: Any, after: Any) -> dict[str, Any]:
 
 
 def results(name: str, rows: list[dict[str, Any]], truth: Any, found: Any) -> dict[str, Any]:
-    def pick(decoding: str, abnormal: bool = False) -> tuple[list[dict[str, Any]], ...]:
+    def pick(decoding: str, title: str, abnormal: bool = False) -> dict[str, Any]:
         keep = [r for r in rows if r["decoding"] == decoding and (r["abnormal"] or not abnormal)]
-        return tuple([r for r in keep if r["policy"] == p] for p in POLICIES)
+        before, after = ([r for r in keep if r["policy"] == p] for p in POLICIES)
+        return block(before, after, title)
 
-    out = {"recipe": name, "level": 0.9, "n_bootstrap": 1000, "headline": ["chexpert_rule_f1", "finding_f1"]}
-    out |= block(*pick("temperature_1"), "temperature 1.0")
-    both = [counts(truth, found["temperature_1", policy]) for policy in POLICIES]
-    for labels in ("13", "14", "5"):
-        put(out, f"chexpert_rule_micro{labels}", stats.corpus_cells(*both, stats.micro_f1, **BOOT))
-        put(out, f"chexpert_rule_macro{labels}", stats.corpus_cells(*both, stats.macro_f1, **BOOT))
-    subsets = {
-        "greedy": block(*pick("greedy"), "greedy"),
-        "abnormal": block(*pick("temperature_1", True), "temperature 1.0"),
+    out: dict[str, Any] = {
+        "recipe": name,
+        "level": 0.9,
+        "n_bootstrap": 1000,
+        "headline": ["chexpert_rule_f1", "finding_f1"],
     }
-    subsets["greedy_abnormal"] = block(*pick("greedy", True), "greedy")
+    out |= pick("temperature_1", "temperature 1.0")
+    before, after = (counts(truth, found["temperature_1", policy]) for policy in POLICIES)
+    for labels in ("13", "14", "5"):
+        put(out, f"chexpert_rule_micro{labels}", stats.corpus_cells(before, after, stats.micro_f1, **BOOT))
+        put(out, f"chexpert_rule_macro{labels}", stats.corpus_cells(before, after, stats.macro_f1, **BOOT))
+    subsets = {"greedy": pick("greedy", "greedy"), "abnormal": pick("temperature_1", "temperature 1.0", True)}
+    subsets["greedy_abnormal"] = pick("greedy", "greedy", True)
     for i, label in enumerate(LABELS):
         sides = [found["temperature_1", policy][:, i : i + 1] for policy in POLICIES]
         subsets[f"finding/{label}"] = finding_block(truth[:, i : i + 1], *sides)

@@ -129,6 +129,19 @@ def test_headline_sentence_warning_and_research_note_come_first(finished: Path) 
     assert sentence < warning < text.index("Not a medical device") < text.index("Each score is a mean")
 
 
+def test_phantom_data_is_not_called_a_radiologists_work(tmp_path: Path, finished: Path) -> None:
+    assert "The reference is what the radiologist wrote." in show(finished).text
+    folder = make_run(tmp_path / "run", n_studies=3)
+    edit(folder / "manifest.json", lambda manifest: manifest["recipe"]["studies"].update(source="phantom"))
+    text = show(folder).text
+    assert "Phantom data" in text and "radiologist" not in text
+
+
+def test_legend_names_only_the_marks_in_use(finished: Path) -> None:
+    text = show(finished).text
+    assert "contradicts the reference report" in text and "stated with doubt" not in text
+
+
 def test_control_at_or_above_the_aligned_model_is_flagged(finished: Path) -> None:
     text = show(finished).text
     assert ".782 ‡ as good as the aligned model or better" in text

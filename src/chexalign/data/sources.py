@@ -47,7 +47,7 @@ def iu_xray(settings: Studies, seed: int, folder: Path, drops: Drops) -> Iterato
     split_of = split_by_patient(seed, settings.val_share, settings.test_share)
     for number, row in _rows(path, drops):
         try:
-            images = [(f"images/{i['file']}", i["view"]) for i in row["images"]]
+            images = [(i["file"], i["view"]) for i in row["images"]]
             study = Study(
                 study_id=row["uid"],
                 patient_id=row["uid"],

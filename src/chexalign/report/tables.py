@@ -1,0 +1,227 @@
+"""The page's tables: scores per decoding and subset, findings, preference pairs, stages; rows of ready text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from chexalign.report.inputs import mapping
+from chexalign.report.wording import (
+    DASH,
+    Cell,
+    cell,
+    corpus_parts,
+    count,
+    duration,
+    interval,
+    metric_name,
+    number,
+    percent,
+    score,
+    verdict,
+    whole,
+)
+
+SYMBOLS = {"up": ("▲", "up"), "down": ("▼", "down"), "same": ("○", "no measurable change"), "unknown": ("", "")}
+BLOCKS = {
+    "greedy": "All studies, greedy decoding",
+    "abnormal": "Abnormal studies only",
+    "greedy_abnormal": "Abnormal studies only, greedy decoding",
+}
+FINDING = "finding/"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A score and its interval as text; `flag` marks a control that does as well as the aligned model."""
+
+    mean: str
+    interval: str = ""
+    flag: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a score table."""
+
+    code: str
+    name: str
+    is_headline: bool
+    baseline: Value
+    aligned: Value
+    difference: Value
+    relative: str
+    symbol: str
+    meaning: str
+    n: str
+    abstained: str
+    controls: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One score table: a set of studies under one decoding."""
+
+    title: str
+    n_studies: str
+    length: str
+    control_names: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding: F1, precision and recall of both models; `n` studies have it in the reference report."""
+
+    label: str
+    n: int | None
+    f1: tuple[Cell, Cell]
+    row: Row
+    precision: tuple[str, str]
+    recall: tuple[str, str]
+
+
+def value(number_cell: Cell, metric: str = "", *, signed: bool = False, flag: bool = False) -> Value:
+    """A cell as text; "abstained" where the judge scored nobody."""
+    if number_cell.mean is None:
+        return Value("abstained" if number_cell.abstained else DASH)
+    span = interval(number_cell.low, number_cell.high, metric)
+    return Value(score(number_cell.mean, metric, signed=signed), "" if span == DASH else span, flag)
+
+
+def score_blocks(results: dict[str, Any]) -> list[Block]:
+    """The score tables in reading order: all studies first, then each known subset that was measured."""
+    subsets = mapping(results.get("subsets"))
+    controls = mapping(results.get("controls"))
+    template, shuffled = mapping(controls.get("template")), mapping(controls.get("shuffled_images"))
+    first = {"Fixed template": template.get("scores"), "Shuffled images": shuffled.get("scores")}
+    title = f"All studies, {results.get('decoding') or 'decoding not recorded'}"
+    blocks = [_block(title, results, results, first)]
+    for name, text in BLOCKS.items():
+        if isinstance(subsets.get(name), dict):
+            fixed = template.get(
+                "abnormal_scores" if "abnormal" in name else "scores"
+            )  # one text: no decoding changes it
+            blocks.append(_block(text, subsets[name], results, {"Fixed template": fixed}))
+    return blocks
+
+
+def _block(title: str, block: dict[str, Any], results: dict[str, Any], controls: dict[str, Any]) -> Block:
+    shown = {name: scores for name, scores in controls.items() if isinstance(scores, dict) and scores}
+    metrics = set(mapping(block.get("baseline"))) | set(mapping(block.get("aligned")))
+    headline, ordered = headline_metrics(results), sorted(metrics, key=by_importance(results))
+    rows = [_row(metric, block, metric in headline, list(shown.values())) for metric in ordered]
+    return Block(title, whole(count(block.get("n_studies"))), _length(block.get("length")), tuple(shown), tuple(rows))
+
+
+def _row(metric: str, block: dict[str, Any], is_headline: bool, controls: list[dict[str, Any]]) -> Row:
+    before, after = cell(block.get("baseline"), metric), cell(block.get("aligned"), metric)
+    change = cell(block.get("difference"), metric)
+    symbol, meaning = SYMBOLS[verdict(change)]
+    return Row(
+        code=metric,
+        name=metric_name(metric),
+        is_headline=is_headline,
+        baseline=value(before, metric),
+        aligned=value(after, metric),
+        difference=value(change, metric, signed=True),
+        relative="" if change.relative is None else percent(change.relative, signed=True),
+        symbol=symbol,
+        meaning=meaning,
+        n=whole(change.n if change.n is not None else after.n),
+        abstained=_abstained(before, after),
+        controls=tuple(_control(cell(c, metric), after, metric) for c in controls),
+    )
+
+
+def _control(control: Cell, aligned: Cell, metric: str) -> Value:
+    beats = control.mean is not None and aligned.mean is not None and control.mean >= aligned.mean
+    return value(control, metric, flag=beats and metric != "words")
+
+
+def _abstained(before: Cell, after: Cell) -> str:
+    """`0`, or both counts with their share of the studies asked."""
+    if before.abstained is None and after.abstained is None:
+        return DASH
+    if not before.abstained and not after.abstained:
+        return "0"
+    return " / ".join(_share(c) for c in (before, after))
+
+
+def _share(number_cell: Cell) -> str:
+    asked = (number_cell.n or 0) + (number_cell.abstained or 0)
+    if not number_cell.abstained or not asked:
+        return whole(number_cell.abstained)
+    return f"{number_cell.abstained} ({percent(number_cell.abstained / asked, digits=1)})"
+
+
+def by_importance(results: dict[str, Any]) -> Callable[[str], tuple[int, int, str]]:
+    """A sort key: headline metrics first, then the judges, then corpus F1, then the length."""
+    headline = headline_metrics(results)
+
+    def key(metric: str) -> tuple[int, int, str]:
+        if metric in headline:
+            return 0, headline.index(metric), ""
+        if parts := corpus_parts(metric):
+            stem, kind, labels = parts
+            return 2, ("13", "14", "5").index(labels) if labels in ("13", "14", "5") else 3, f"{stem} {kind == 'macro'}"
+        return 3 if metric == "words" else 1, 0, metric
+
+    return key
+
+
+def headline_metrics(results: dict[str, Any]) -> list[str]:
+    """The metrics the run is judged by, as its recipe names them."""
+    return [m for m in results.get("headline") or [] if isinstance(m, str)]
+
+
+def _length(length: Any) -> str:
+    known = {name: number(mapping(length).get(name)) for name in ("baseline", "aligned", "reference")}
+    return ", ".join(f"{name} {score(mean, 'words')}" for name, mean in known.items() if mean is not None)
+
+
+def findings(results: dict[str, Any]) -> list[Finding]:
+    """The findings that were measured, the most frequent in the reference reports first."""
+    rows = []
+    for name, block in mapping(results.get("subsets")).items():
+        if name.startswith(FINDING) and isinstance(block, dict):
+            pair = {m: (cell(block.get("baseline"), m), cell(block.get("aligned"), m)) for m in _PER_FINDING}
+            precision, recall = ((score(pair[m][0].mean), score(pair[m][1].mean)) for m in ("precision", "recall"))
+            row = _row("f1", block, False, [])
+            rows.append(Finding(name[len(FINDING) :], pair["f1"][1].n, pair["f1"], row, precision, recall))
+    return sorted(rows, key=lambda f: (-(f.n or 0), f.label))
+
+
+_PER_FINDING = ("precision", "recall", "f1")
+
+
+def pair_rows(pairs: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Mean, median and standard deviation of score and length: (name, chosen, rejected)."""
+    rows = []
+    for quantity, text in (("score", "Score"), ("words", "Words")):
+        for statistic, label in (("mean", "mean"), ("median", "median"), ("sd", "standard deviation")):
+            sides = [mapping(mapping(pairs.get(side)).get(quantity)) for side in ("chosen", "rejected")]
+            values = [score(number(side.get(statistic)), quantity) for side in sides]
+            rows.append((f"{text}, {label}", values[0], values[1]))
+    return rows
+
+
+def stage_rows(manifest: dict[str, Any]) -> list[dict[str, str]]:
+    """One row per stage: rows in and out, what was dropped and why, time."""
+    rows = []
+    for name, stage in mapping(manifest.get("stages")).items():
+        facts = mapping(stage)
+        dropped = mapping(facts.get("dropped"))
+        rows.append(
+            {
+                "stage": name,
+                "rows_in": whole(count(facts.get("rows_in"))),
+                "rows_out": whole(count(facts.get("rows_out"))),
+                "dropped": "; ".join(f"{whole(count(n))} {reason}" for reason, n in dropped.items()) or "none",
+                "extra": "; ".join(f"{key}: {fact}" for key, fact in mapping(facts.get("extra")).items()),
+                "seconds": duration(number(facts.get("seconds"))),
+                "finished": str(facts.get("finished") or "not finished"),
+            }
+        )
+    return rows
