@@ -38,8 +38,7 @@ def evaluate(run: Run) -> StageResult:
     results = _results(run, studies, references, answers)
     results["controls"] = {"template": _template_control(run, everyone, references)}
     if ("aligned", "shuffled") in answers:
-        shuffled = answers["aligned", "shuffled"]
-        results["controls"]["shuffled_images"] = {"scores": _cells(run, shuffled.scores)}
+        results["controls"]["shuffled_images"] = _shuffled_control(run, answers)
     cut = [r for (which, decoding), found in rows.items() if which == "aligned" for r in found if decoding != "shuffled"]
     results["warnings"] = warnings_for(results, sum(r.finish_reason == "length" for r in cut) / len(cut))
     _write_per_study(run, studies, answers)
@@ -123,6 +122,17 @@ def _results(run: Run, studies: Sequence[Study], references: list[str], answers:
         "headline": list(settings.headline),
         **block(*hot, references, range(n), "temperature 1.0", settings),
         "subsets": subsets,
+    }
+
+
+def _shuffled_control(run: Run, answers: dict[tuple[str, str], Answers]) -> dict[str, Any]:
+    """Scores with other studies' images, and how much the right images add (paired, right − shuffled)."""
+    settings = run.recipe.evaluate
+    real, blind = answers["aligned", "temperature_1"].scores, answers["aligned", "shuffled"].scores
+    boot = {"n_boot": settings.bootstrap, "seed": SEED, "level": settings.level}
+    return {
+        "scores": _cells(run, blind),
+        "difference": {j: stats.paired_difference(blind[j], real[j], **boot) for j in settings.judges},
     }
 
 

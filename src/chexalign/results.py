@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ class Answers:
         return [float(len(t.split())) for t in self.texts]
 
 
+@functools.lru_cache(maxsize=100_000)
 def label_set(text: str) -> frozenset[str]:
     """Positive labels of a report among the 14 (uncertain counts as positive, as in CheXbert's rrg mode)."""
     return positives(label_report(text))
@@ -117,11 +119,11 @@ def warnings_for(results: dict[str, Any], cut_share: float) -> list[str]:
                 f"aligned policy {best:.3f} at its best decoding. It has not learnt to read these images."
             )
         if shuffled:
-            real, blind = results["aligned"][name], shuffled["scores"][name]["mean"]
-            if real["low"] is not None and blind is not None and blind >= real["low"]:
+            real, blind, gap = results["aligned"][name], shuffled["scores"][name], shuffled["difference"][name]
+            if gap["low"] is not None and gap["low"] <= 0:
                 found.append(
-                    f"With the images of other studies the aligned policy scores {blind:.3f} on {name}, with the right "
-                    f"ones {real['mean']:.3f}: this score does not come from the images."
+                    f"With the images of other studies the aligned policy scores {blind['mean']:.3f} on {name}, with the "
+                    f"right ones {real['mean']:.3f}: it is not shown that this score comes from the images."
                 )
     length = results["length"]
     if length["aligned"] and not 0.8 <= length["aligned"] / length["reference"] <= 1.2:

@@ -20,9 +20,9 @@ RANGES = {  # name: (low, high), drawn uniformly once per patient
     "tilt": (-0.02, 0.02),  # of the patient in the image plane, in radians
     "turn": (-0.04, 0.04),  # rotation about the long axis: the lung turned away looks narrower
     "apex": (0.10, 0.13),
-    "base": (0.815, 0.855),
+    "base": (0.82, 0.85),
     "width": (0.355, 0.385),  # midline to the inner chest wall at its widest
-    "dome_rise": (0.09, 0.12),  # costophrenic angle to the top of the right dome
+    "dome_rise": (0.095, 0.118),  # costophrenic angle to the top of the right dome
     "heart_ratio": (0.40, 0.475),  # cardiothoracic ratio of a normal heart
     "knob": (0.020, 0.035),  # how far the aortic knob bulges
     "rib_gap": (0.070, 0.082),
@@ -30,7 +30,7 @@ RANGES = {  # name: (low, high), drawn uniformly once per patient
     "rib_weight": (0.045, 0.070),
     "collar": (0.165, 0.20),  # height of the clavicles' inner ends
     "shoulder": (0.10, 0.15),
-    "flank": (0.455, 0.53),  # midline to the skin; beyond 0.5 it leaves the image
+    "flank": (0.465, 0.51),  # midline to the skin; beyond 0.5 it leaves the image
     "breast": (-0.03, 0.03),  # added density; none below 0
     "gas": (-0.05, 0.22),  # how dark the stomach bubble is; none below 0
     "marker": (-1.0, 1.0),  # an "R" below 0, an "L" above

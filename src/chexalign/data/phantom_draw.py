@@ -73,7 +73,7 @@ def effusion(chest: Chest, rng: np.random.Generator, side: str, finding: Finding
 def pneumothorax(chest: Chest, rng: np.random.Generator, side: str, finding: Finding) -> Shadow:
     """Air outside a lung that has fallen from the wall: a thin pleural line, and no vessels beyond it."""
     lung, (_, y) = chest.lungs[side], grid(chest.size)
-    gap, end = {"small": (0.045, 0.55), "moderate": (0.085, 0.85), "large": (0.155, 1.15)}[finding.size or "small"]
+    gap, end = {"small": (0.055, 0.60), "moderate": (0.095, 0.85), "large": (0.155, 1.15)}[finding.size or "small"]
     gap *= rng.uniform(0.9, 1.1)
     apex = chest.anatomy.apex + 0.8 * gap
     t = np.clip((y - apex) / (chest.anatomy.base - apex), 0.0, 1.0)
@@ -84,7 +84,7 @@ def pneumothorax(chest: Chest, rng: np.random.Generator, side: str, finding: Fin
     free = lung.mask * (1.0 - collapsed)
     inside = edge(lung.outer - 0.012 - lung.m, 0.008) * lung.mask
     line = inside * np.maximum(ridge(border - lung.m, 0.009) * (y > apex), ridge(y - apex, 0.009) * (lung.m < border))
-    dense = 0.25 * line - 0.12 * free + 0.25 * gap * lung.mask * collapsed
+    dense = 0.27 * line - 0.15 * free + 0.25 * gap * lung.mask * collapsed
     return Shadow(free, dense=dense, clear=free)
 
 
@@ -120,13 +120,14 @@ def atelectasis(chest: Chest, rng: np.random.Generator, side: str, finding: Find
     """Two or three linear bands above the diaphragm."""
     lung = chest.lungs[side]
     s = np.linspace(-0.5, 0.5, chest.size // 2)
-    bands = int(rng.integers(1, 4))
+    bands = int(rng.integers(2, 4))
     m0, y0 = _pick(chest, rng, side, "lower", 0.075)
-    reach, lean = rng.uniform(0.12, 0.19, (bands, 1)), rng.normal(rng.uniform(-0.3, 0.3), 0.12, (bands, 1))
+    reach, lean = rng.uniform(0.15, 0.20, (bands, 1)), rng.normal(rng.uniform(-0.3, 0.3), 0.12, (bands, 1))
     y = y0 + 0.028 * (np.arange(bands)[:, None] - bands / 2 + 0.5) + reach * s * lean - 0.10 * reach * (0.25 - s * s)
     x = chest.x(side, m0, y0) + SIGN[side] * (reach * s + rng.uniform(-0.03, 0.03, (bands, 1)))
-    band = stroke(chest.size, x, y, 0.0060, 1.15 * np.sqrt(1.0 - np.square(1.9 * s))) * lung.mask
-    return Shadow(band, dense=0.38 * np.minimum(band, 1.0))
+    band = stroke(chest.size, x, y, 0.0070, 1.15 * np.sqrt(1.0 - np.square(1.9 * s))) * lung.mask
+    haze = blur(np.minimum(band, 1.0), 0.025) * lung.mask
+    return Shadow(np.maximum(band, haze), fill=0.8 * haze, dense=0.34 * np.minimum(band, 1.0))
 
 
 def edema(chest: Chest, rng: np.random.Generator, side: str, finding: Finding) -> Shadow:

@@ -60,7 +60,7 @@ RAISES = {  # (present, later): factor on the later kind's share
     ("cardiomegaly", "effusion"): 1.3,
     ("edema", "effusion"): 1.4,
     ("edema", "pneumothorax"): 0.4,
-    ("edema", "opacity"): 0.5,
+    ("edema", "opacity"): 0.3,
     ("effusion", "atelectasis"): 1.3,
     ("consolidation", "opacity"): 0.6,
 }
