@@ -11,6 +11,7 @@ from chexalign.policies import Policy, Prompt, build_prompt
 from chexalign.policies.tiny import build_tiny
 from chexalign.recipe import TinyPolicy
 from chexalign.records import Study
+from tests.driver import start
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TEXTS = ["There is a small left pleural effusion.", "The heart is normal in size.", "No pneumothorax."]
@@ -34,6 +35,14 @@ def shared() -> Path:
 def tiny_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "model"
     build_tiny(SHAPE, TEXTS, folder, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> Path:
+    """A run folder of the whole road, made once by the command line. Read it, never write to it."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert start(folder) == 0
     return folder
 
 

@@ -1,64 +1,17 @@
-"""kill -9 in the middle of sample, score and train, then the same command: the outputs equal an uninterrupted run's."""
+"""kill -9 in the middle of warm-up, sample, score and train, then the same command: outputs equal an uninterrupted run's."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-OVERRIDES = [
-    "studies.n=60", "warmup.tower.steps=4", "warmup.tower.eval_every=2", "warmup.reports.steps=8",
-    "warmup.reports.eval_every=4", "warmup.save_every=2", "sample.batch_size=8", "sample.limit=40",
-    "sample.max_new_tokens=12", "pairs.judge=rouge_l", "train.epochs=2", "train.save_every=2", "train.batch_size=8",
-    "evaluate.limit=4", "evaluate.shuffled_images=false",
-]  # fmt: skip
-
-# Runs the pipeline and kills its own process, hard, at the n-th call of one function (after half a line is on the disk).
-DRIVER = """
-import os, signal, sys
-import torch
-torch.set_num_threads(1)
-import chexalign.jsonl, chexalign.score, chexalign.train.loop
-from chexalign.cli import app
-where, at, *arguments = sys.argv[1:]
-calls = 0
-chexalign.score.BATCH = 16
-
-def dying(function, path_of, wanted):
-    def wrapped(self, *a, **k):
-        global calls
-        result = function(self, *a, **k)
-        if wanted in str(path_of(self)):
-            calls += 1
-            if calls == int(at):
-                with open(path_of(self), "a") as handle:
-                    handle.write('{"study_id": "torn')
-                os.kill(os.getpid(), signal.SIGKILL)
-        return result
-    return wrapped
-
-Ledger, Trainer = chexalign.jsonl.Ledger, chexalign.train.loop.Trainer
-Ledger.append = dying(Ledger.append, lambda l: l.part, where)
-Trainer._append_log = dying(Trainer._append_log, lambda t: t.log, where)
-app(arguments)
-"""
-
-
-def start(run_dir: Path, where: str = "nowhere", at: int = 0) -> int:
-    command = [sys.executable, "-c", DRIVER, where, str(at), "run", "tiny", f"run_dir={run_dir}", *OVERRIDES]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr[-3000:]
-    return done.returncode
+from tests.driver import start
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> tuple[Path, Path]:
-    whole, killed = (tmp_path_factory.mktemp(n) / "run" for n in ("whole", "killed"))
-    assert start(whole) == 0
+def folders(tiny_run, tmp_path_factory) -> tuple[Path, Path]:
+    killed = tmp_path_factory.mktemp("killed") / "run"
     for where, at in (
         ("report_log", 5),
         ("completions.jsonl", 2),
@@ -68,7 +21,7 @@ def folders(tmp_path_factory) -> tuple[Path, Path]:
     ):
         assert start(killed, where, at) == -signal.SIGKILL, where
     assert start(killed) == 0
-    return whole, killed
+    return tiny_run, killed
 
 
 def rows(path: Path) -> list[dict]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from chexalign.data.phantom_draw import draw
 from chexalign.data.phantom_law import Finding, draw_findings, labels
@@ -32,7 +33,7 @@ def streams(*key: int) -> Streams:
 
 
 def patient_of(index: int) -> int:
-    """The first study of the patient of study `index`: studies 0 and 1, 6 and 7, … are one patient's, so a fifth have two."""
+    """The first study of this study's patient: 0 and 1, 6 and 7, … belong together, so that a fifth have two."""
     return index - index % 2 if index % 6 < 2 else index
 
 
@@ -64,11 +65,12 @@ def _patient_id(seed: int, index: int) -> str:
 def phantom(seed: int, n: int, image_size: int, folder: Path, split_of: Callable[[str], str]) -> Iterator[Study]:
     """Studies 0 to n - 1. Their PNGs go to folder/images; one that is there already, byte for byte, is left alone."""
     for index in range(n):
-        study, image = make_study(seed, index, image_size, split_of(_patient_id(seed, index)))
+        with threadpool_limits(1, user_api="blas"):  # many tiny products: threads only wait for each other
+            study, image = make_study(seed, index, image_size, split_of(_patient_id(seed, index)))
         path = folder / study.images[0][0]
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "PNG", compress_level=1)
         if not path.is_file() or path.read_bytes() != buffer.getvalue():
-            with atomic_write(path, "wb") as handle:
+            with atomic_write(path, "wb", durable=False) as handle:
                 handle.write(buffer.getvalue())
         yield study

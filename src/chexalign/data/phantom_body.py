@@ -9,29 +9,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-Layer = np.ndarray
+from chexalign.data.phantom_ink import Layer, edge, grid, ridge, stroke
+
 SIGN = {"right": -1.0, "left": 1.0}
 
 RANGES = {  # name: (low, high), drawn uniformly once per patient
     "midline": (0.49, 0.51),
     "tilt": (-0.02, 0.02),  # of the patient in the image plane, in radians
     "turn": (-0.04, 0.04),  # rotation about the long axis: the lung turned away looks narrower
-    "apex": (0.10, 0.13),
-    "base": (0.82, 0.85),
-    "width": (0.355, 0.385),  # midline to the inner chest wall at its widest
-    "dome_rise": (0.095, 0.118),  # costophrenic angle to the top of the right dome
+    "apex": (0.095, 0.14),
+    "base": (0.81, 0.86),
+    "width": (0.35, 0.39),  # midline to the inner chest wall at its widest
+    "dome_rise": (0.09, 0.12),  # costophrenic angle to the top of the right dome
     "heart_ratio": (0.40, 0.475),  # cardiothoracic ratio of a normal heart
     "knob": (0.020, 0.035),  # how far the aortic knob bulges
     "rib_gap": (0.070, 0.082),
     "rib_phase": (0.0, 1.0),
-    "rib_weight": (0.045, 0.070),
+    "rib_weight": (0.06, 0.09),
     "collar": (0.165, 0.20),  # height of the clavicles' inner ends
     "shoulder": (0.10, 0.15),
-    "flank": (0.465, 0.51),  # midline to the skin; beyond 0.5 it leaves the image
-    "breast": (-0.03, 0.03),  # added density; none below 0
+    "flank": (0.46, 0.52),  # midline to the skin; beyond 0.5 it leaves the image
+    "breast": (-0.04, 0.04),  # added density; none below 0
     "gas": (-0.05, 0.22),  # how dark the stomach bubble is; none below 0
     "marker": (-1.0, 1.0),  # an "R" below 0, an "L" above
 }
@@ -65,57 +67,6 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     return Anatomy(**{name: float(rng.uniform(*limits)) for name, limits in RANGES.items()})
 
 
-@lru_cache(maxsize=8)
-def grid(size: int) -> tuple[Layer, Layer]:
-    """Pixel centres: x of shape (1, size) and y of shape (size, 1)."""
-    centres = ((np.arange(size) + 0.5) / size).astype(np.float32)
-    return centres[None, :], centres[:, None]
-
-
-@lru_cache(maxsize=64)
-def _gauss_matrix(n_out: int, n_in: int, sigma: float) -> Layer:
-    """Rows that average n_in samples of [0, 1] under a Gaussian of width sigma (a fraction) at n_out places."""
-    out, given = (np.arange(n_out) + 0.5) / n_out, (np.arange(n_in) + 0.5) / n_in
-    weights = np.exp(-0.5 * ((out[:, None] - given[None, :]) / sigma) ** 2)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
-
-
-def blur(layer: Layer, sigma: float) -> Layer:
-    kernel = _gauss_matrix(len(layer), len(layer), max(sigma, 0.5 / len(layer)))
-    return kernel @ layer @ kernel.T
-
-
-def clouds(rng: np.random.Generator, size: int, cells: int) -> Layer:
-    """A smooth random field with about mean 0 and deviation 1; `cells` is the number of lumps across the image."""
-    coarse = rng.standard_normal((2 * cells, 2 * cells), dtype=np.float32)
-    spread = _gauss_matrix(size, 2 * cells, 0.5 / cells)
-    return 1.8 * (spread @ coarse @ spread.T)
-
-
-def edge(distance: Layer, softness: float) -> Layer:
-    """0 outside, 1 inside, a smooth step of total width 2 × softness where the signed distance crosses 0."""
-    s = distance * (0.5 / softness)
-    s = np.minimum(np.maximum(s + 0.5, 0.0), 1.0)
-    return s * s * (3.0 - 2.0 * s)
-
-
-def ridge(distance: Layer, half_width: float) -> Layer:
-    """A smooth bump of height 1 around distance 0."""
-    s = np.maximum(1.0 - np.square(distance * (1.0 / half_width)), 0.0)
-    return s * s
-
-
-def stroke(size: int, x: Layer, y: Layer, sigma: float, weight: Layer | float = 1.0) -> Layer:
-    """Curves with a Gaussian profile of peak `weight`; each row of x and y (…, n) is one densely sampled curve."""
-    sigma = max(sigma, 0.5 / size)
-    step = np.hypot(np.diff(x, axis=-1, append=x[..., -1:]), np.diff(y, axis=-1, append=y[..., -1:]))
-    ink = (step * size * (sigma * size * 2.5066) * weight).ravel()
-    column, row = (x * size).astype(np.int64).ravel(), (y * size).astype(np.int64).ravel()
-    inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
-    flat = np.bincount((row * size + column)[inside], ink[inside], minlength=size * size)
-    return blur(flat.reshape(size, size).astype(np.float32), sigma)
-
-
 @dataclass(frozen=True)
 class Lung:
     """One side: outlines as distances from the midline, one per image row (size, 1), and the mask between them."""
@@ -137,10 +88,11 @@ class Chest:
     heart: dict[str, float]
     lungs: dict[str, Lung]
 
-    def x(self, side: str, m: float, y: float) -> float:
+    def x(self, side: str, m: Any, y: Any) -> Any:
+        """The image's x of a point (m, y) of one side; numbers or arrays."""
         return self.anatomy.midline + self.anatomy.tilt * (y - 0.5) + SIGN[side] * m
 
-    def y(self, t: float) -> float:
+    def y(self, t: Any) -> Any:
         return self.anatomy.apex + t * (self.anatomy.base - self.anatomy.apex)
 
 
@@ -154,7 +106,7 @@ def make_chest(anatomy: Anatomy, size: int, heart_ratio: float) -> Chest:
     return Chest(anatomy, size, t, heart, lungs)
 
 
-def wall(t: Layer, start: float, width: float) -> Layer:
+def wall(t: Layer, start: float, width: float | Layer) -> Layer:
     """The lung's outer outline: a rounded apex at `start`, then out to `width`."""
     return start + (width - start) * (1.0 - (1.0 - t) ** 3.0) ** 0.58
 
@@ -229,7 +181,9 @@ def _bones(chest: Chest) -> Layer:
         arm = np.hypot(lung.m - 0.475, np.maximum(anatomy.collar + 0.01 - y, 0.12 * (y - anatomy.collar)))
         total += 0.07 * edge(0.052 - arm, 0.014) * edge(0.25 - y + anatomy.collar, 0.25)
         blade = lung.m - 0.415 + 0.10 * (y - anatomy.collar)
-        total += 0.03 * edge(blade, 0.008) * edge(0.05 - blade, 0.05) * edge(0.20 - np.abs(y - anatomy.collar - 0.17), 0.05)
+        total += (
+            0.03 * edge(blade, 0.008) * edge(0.05 - blade, 0.05) * edge(0.20 - np.abs(y - anatomy.collar - 0.17), 0.05)
+        )
     return total
 
 
@@ -264,7 +218,8 @@ def _middle(chest: Chest) -> Layer:
     total = np.zeros((chest.size, chest.size), np.float32)
     for lung in chest.lungs.values():
         depth = np.clip(1.0 - lung.m / lung.inner, 0.0, 1.0)
-        total += (0.04 + 0.09 * np.sqrt(depth)) * edge(lung.m, 0.01) * (depth > 0) * edge(y - anatomy.apex, 0.1)
+        height = edge(y - anatomy.apex, 0.1) * edge(lung.dome + 0.03 - y, 0.05)
+        total += (0.04 + 0.09 * np.sqrt(depth)) * edge(lung.m, 0.01) * (depth > 0) * height
     u = chest.lungs["left"].m - 0.15 * anatomy.turn
     carina = chest.y(0.31)
     total -= 0.15 * edge(0.019 - np.abs(u), 0.008) * edge(carina - y, 0.02)
@@ -272,8 +227,9 @@ def _middle(chest: Chest) -> Layer:
     return total - 0.09 * ridge(fork, 0.02) * edge(y - carina, 0.01) * edge(0.065 - np.abs(u), 0.02)
 
 
+HILA = {"right": (0.46, 0.072), "left": (0.42, 0.080)}  # side: (t, m); the left hilum is the higher
 VESSELS = (  # generation: (branches per lung or per parent, length, spread of direction in radians, width, weight)
-    (11, 0.24, 1.25, 0.0055, 0.055),
+    (11, 0.24, 0.10, 0.0055, 0.055),
     (3, 0.14, 0.55, 0.0034, 0.055),
     (2, 0.08, 0.60, 0.0022, 0.050),
 )
@@ -282,13 +238,11 @@ VESSELS = (  # generation: (branches per lung or per parent, length, spread of d
 def vessels(rng: np.random.Generator, chest: Chest) -> Layer:
     """Pulmonary vessels: trees that leave the two hila, branch and fade towards the chest wall."""
     total = np.zeros((chest.size, chest.size), np.float32)
-    roots = [(side, t, m) for side, t, m in (("right", 0.46, 0.070), ("left", 0.42, 0.078))]
-    sign = np.repeat([SIGN[side] for side, _, _ in roots], VESSELS[0][0])
-    x = np.repeat([chest.x(side, m, chest.y(t)) for side, t, m in roots], VESSELS[0][0])
-    y = np.repeat([chest.y(t) for _, t, _ in roots], VESSELS[0][0])
-    y = y + np.tile(np.linspace(-0.045, 0.055, VESSELS[0][0]), 2)
-    angle = np.tile(np.linspace(-1.15, 1.35, VESSELS[0][0]), 2)
-    angle = angle + rng.normal(0.0, 0.10, angle.shape)
+    stems, _, scatter, _, _ = VESSELS[0]
+    sign = np.repeat([SIGN[side] for side in HILA], stems)
+    x = np.repeat([chest.x(side, m, chest.y(t)) for side, (t, m) in HILA.items()], stems)
+    y = np.repeat([chest.y(t) for t, _ in HILA.values()], stems) + np.tile(np.linspace(-0.045, 0.055, stems), 2)
+    angle = np.tile(np.linspace(-1.15, 1.35, stems), 2) + rng.normal(0.0, scatter, 2 * stems)
     for generation, (_, length, _, width, weight) in enumerate(VESSELS):
         n = max(8, int(1.3 * length * chest.size))
         s = np.linspace(0.0, 1.0, n)
@@ -308,11 +262,11 @@ def vessels(rng: np.random.Generator, chest: Chest) -> Layer:
 
 
 def hila(chest: Chest) -> Layer:
-    """The roots of the lungs; the left one is the higher."""
+    """The roots of the lungs."""
     total = np.zeros((chest.size, chest.size), np.float32)
     y = grid(chest.size)[1]
-    for side, t, m in (("right", 0.47, 0.080), ("left", 0.43, 0.085)):
-        distance = np.square((chest.lungs[side].m - m) / 0.035) + np.square((y - chest.y(t)) / 0.060)
+    for side, (t, m) in HILA.items():
+        distance = np.square((chest.lungs[side].m - m - 0.008) / 0.035) + np.square((y - chest.y(t)) / 0.060)
         total += 0.16 * np.exp(-distance)
     return total
 

@@ -1,7 +1,8 @@
 """What each finding does to the phantom's radiograph, and the film that records the sum.
 
 A sign returns a `Shadow`: how much air it displaces, what density it adds, which vessel markings it hides (or, below 0,
-brings out), and where it is. Adding a finding changes nothing else: the anatomy, the vessels and the film's noise have random streams of their own.
+brings out), and where it is. Adding a finding changes nothing else: the anatomy, the vessels and the film's noise have
+random streams of their own.
 """
 
 from __future__ import annotations
@@ -12,26 +13,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from chexalign.data.phantom_body import (
-    SIGN,
-    Chest,
-    Layer,
-    blur,
-    clouds,
-    draw_anatomy,
-    edge,
-    frame,
-    grid,
-    hila,
-    make_chest,
-    ridge,
-    stroke,
-    vessels,
-    wall,
-)
-from chexalign.data.phantom_law import Finding
+from chexalign.data.phantom_body import SIGN, Chest, draw_anatomy, frame, hila, make_chest, vessels, wall
+from chexalign.data.phantom_ink import Layer, blur, clouds, edge, grid, ridge, stroke
+from chexalign.data.phantom_law import Box, Finding
 
-Box = tuple[float, float, float, float]
 AIR = 0.40  # attenuation that a full depth of lung takes away
 ZONES = {"upper": (0.18, 0.27), "middle": (0.43, 0.52), "lower": (0.66, 0.75)}  # t of a sign's centre
 SPREAD = 0.6  # how far across a lung a sign may lie, as a share of the room there is
@@ -65,9 +50,9 @@ def effusion(chest: Chest, rng: np.random.Generator, side: str, finding: Finding
     level, climb = {"small": (0.955, 0.13), "moderate": (0.73, 0.10), "large": (0.49, 0.10)}[finding.size or "small"]
     q = np.clip(lung.m / lung.outer, 0.0, 1.0)
     surface = chest.y(level + rng.uniform(-0.03, 0.03)) - climb * q**4 - 0.015 * np.clip(1.0 - q / 0.35, 0.0, 1.0)
-    fluid = edge(y - surface, 0.018) * edge(lung.m - lung.inner + 0.008, 0.008) * edge(lung.outer - lung.m, 0.008)
-    fluid = fluid * edge(chest.anatomy.base + 0.01 - y, 0.02)
-    return Shadow(fluid, fill=fluid, dense=0.05 * fluid, clear=fluid)
+    fluid = edge(lung.m - lung.inner + 0.004, 0.008) * edge(lung.outer + 0.010 - lung.m, 0.008)
+    fluid *= edge(y - surface, 0.018) * edge(chest.anatomy.base + 0.04 - y, 0.02)
+    return Shadow(fluid, fill=fluid, dense=0.09 * fluid * edge(lung.dome - y, 0.012), clear=fluid)
 
 
 def pneumothorax(chest: Chest, rng: np.random.Generator, side: str, finding: Finding) -> Shadow:
@@ -95,7 +80,7 @@ def opacity(chest: Chest, rng: np.random.Generator, side: str, finding: Finding)
     width, height = rng.uniform(0.080, 0.100), rng.uniform(0.075, 0.095)
     patch = np.exp(-0.5 * (np.square((lung.m - m0) / width) + np.square((y - y0) / height)))
     patch = lung.mask * patch * np.clip(0.85 + 0.22 * clouds(rng, chest.size, 16), 0.2, 1.3)
-    return Shadow(patch, fill=rng.uniform(0.65, 0.80) * patch, clear=0.4 * patch)
+    return Shadow(patch, fill=rng.uniform(0.62, 0.78) * patch, clear=0.4 * patch)
 
 
 def consolidation(chest: Chest, rng: np.random.Generator, side: str, finding: Finding) -> Shadow:
@@ -122,12 +107,12 @@ def atelectasis(chest: Chest, rng: np.random.Generator, side: str, finding: Find
     s = np.linspace(-0.5, 0.5, chest.size // 2)
     bands = int(rng.integers(2, 4))
     m0, y0 = _pick(chest, rng, side, "lower", 0.075)
-    reach, lean = rng.uniform(0.15, 0.20, (bands, 1)), rng.normal(rng.uniform(-0.3, 0.3), 0.12, (bands, 1))
+    reach, lean = rng.uniform(0.15, 0.20, (bands, 1)), rng.normal(rng.uniform(-0.3, 0.3), 0.06, (bands, 1))
     y = y0 + 0.028 * (np.arange(bands)[:, None] - bands / 2 + 0.5) + reach * s * lean - 0.10 * reach * (0.25 - s * s)
     x = chest.x(side, m0, y0) + SIGN[side] * (reach * s + rng.uniform(-0.03, 0.03, (bands, 1)))
     band = stroke(chest.size, x, y, 0.0070, 1.15 * np.sqrt(1.0 - np.square(1.9 * s))) * lung.mask
     haze = blur(np.minimum(band, 1.0), 0.025) * lung.mask
-    return Shadow(np.maximum(band, haze), fill=0.8 * haze, dense=0.34 * np.minimum(band, 1.0))
+    return Shadow(np.maximum(band, haze), fill=0.8 * haze, dense=0.30 * np.minimum(band, 1.0))
 
 
 def edema(chest: Chest, rng: np.random.Generator, side: str, finding: Finding) -> Shadow:
@@ -150,7 +135,7 @@ def edema(chest: Chest, rng: np.random.Generator, side: str, finding: Finding) -
 def nodule(chest: Chest, rng: np.random.Generator, side: str, finding: Finding) -> Shadow:
     """One round, sharp lesion."""
     lung, (_, y) = chest.lungs[side], grid(chest.size)
-    radius = {"small": rng.uniform(0.042, 0.047), "large": rng.uniform(0.060, 0.070)}[finding.size or "small"]
+    radius = {"small": rng.uniform(0.043, 0.048), "large": rng.uniform(0.062, 0.070)}[finding.size or "small"]
     m0, y0 = _pick(chest, rng, side, finding.zone or "middle", radius + 0.012)
     distance = np.hypot(lung.m - m0, y - y0) / radius
     ball = edge(1.0 - distance, 0.14) * (0.62 + 0.38 * np.sqrt(np.clip(1.0 - distance**2, 0.0, None)))
@@ -185,7 +170,11 @@ def catheter(chest: Chest, rng: np.random.Generator, side: str, finding: Finding
     start = [(side, 0.115, 0.0), (side, 0.085, 0.6 * collar)]
     if rng.random() < 0.5:
         start = [(side, 0.34, collar + 0.05), (side, 0.22, collar - 0.015)]
-    bend = [(side, 0.06, collar + 0.025)] if side == "right" else [(side, 0.05, collar + 0.02), ("right", 0.01, collar + 0.06)]
+    bend = (
+        [(side, 0.06, collar + 0.025)]
+        if side == "right"
+        else [(side, 0.05, collar + 0.02), ("right", 0.01, collar + 0.06)]
+    )
     wire = _wire(chest, [*start, *bend, ("right", 0.042, collar + 0.10), ("right", 0.044, end)], 0.0042)
     return Shadow(wire, dense=0.34 * wire)
 
@@ -212,20 +201,19 @@ def tube(chest: Chest, rng: np.random.Generator, side: str, finding: Finding) ->
     return Shadow(shadow, dense=0.50 * shadow)
 
 
-DRAW: dict[str, Callable[[Chest, np.random.Generator, str, Sign], Shadow]] = {
-    f.__name__: f
-    for f in (
-        cardiomegaly, effusion, opacity, consolidation, atelectasis, edema, nodule, pneumothorax, catheter, pacemaker, tube
-    )
-}  # fmt: skip
+SIGNS = (
+    cardiomegaly, effusion, opacity, consolidation, atelectasis, edema, nodule, pneumothorax, catheter, pacemaker, tube,
+)  # fmt: skip
+DRAW: dict[str, Callable[[Chest, np.random.Generator, str, Finding], Shadow]] = {f.__name__: f for f in SIGNS}
 
 
 def box_of(place: Layer) -> Box:
-    """The smallest box, in image fractions, around all that is at least 15 % of the strongest place."""
+    """The box, in image fractions, around all that is at least 15 % of the strongest place, with a thin margin."""
     seen = place > 0.15 * place.max()
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-    edges = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-    x0, y0, x1, y1 = (round(float(v) / len(place), 4) for v in edges)
+    low, high = (columns[0], rows[0]), (columns[-1] + 1, rows[-1] + 1)
+    x0, y0 = (round(max(float(v) / len(place) - 0.01, 0.0), 4) for v in low)
+    x1, y1 = (round(min(float(v) / len(place) + 0.01, 1.0), 4) for v in high)
     return x0, y0, x1, y1
 
 
@@ -251,14 +239,17 @@ def _film(rng: np.random.Generator, attenuation: Layer) -> np.ndarray:
     size = len(attenuation)
     if rng.random() < 0.6:
         attenuation = blur(attenuation, rng.choice([0.0025, 0.0040]))
-    contrast, middle, grain = rng.uniform(4.8, 5.4), rng.uniform(0.42, 0.45), rng.uniform(0.008, 0.016)
+    contrast, middle, grain = rng.uniform(4.8, 5.6), rng.uniform(0.42, 0.46), rng.uniform(0.008, 0.016)
     light = 1.0 / (1.0 + np.exp(-contrast * (attenuation - middle)))
     light += grain * rng.standard_normal((size, size), dtype=np.float32)
     return np.clip(light * 250.0 + 2.5, 0.0, 255.0).astype(np.uint8)
 
 
 def draw(
-    findings: Sequence[Finding], patient: Callable[[str], np.random.Generator], study: Callable[[str], np.random.Generator], size: int
+    findings: Sequence[Finding],
+    patient: Callable[[str], np.random.Generator],
+    study: Callable[[str], np.random.Generator],
+    size: int,
 ) -> tuple[np.ndarray, list[Box]]:
     """The radiograph, uint8 (size, size), and one box per finding.
 

@@ -67,7 +67,10 @@ RAISES = {  # (present, later): factor on the later kind's share
 TRAITS: dict[str, dict[str, dict[str, float]]] = {  # kind: trait: value: share
     "cardiomegaly": {"severity": {"mild": 0.4, "moderate": 0.4, "severe": 0.2}},
     "edema": {"severity": {"mild": 0.35, "moderate": 0.4, "severe": 0.25}},
-    "effusion": {"size": {"small": 0.4, "moderate": 0.4, "large": 0.2}, "side": {"left": 0.35, "right": 0.35, "bilateral": 0.3}},
+    "effusion": {
+        "size": {"small": 0.4, "moderate": 0.4, "large": 0.2},
+        "side": {"left": 0.35, "right": 0.35, "bilateral": 0.3},
+    },
     "pneumothorax": {"size": {"small": 0.35, "moderate": 0.4, "large": 0.25}, "side": {"left": 0.5, "right": 0.5}},
     "consolidation": {"zone": {"upper": 0.3, "middle": 0.25, "lower": 0.45}, "side": {"left": 0.5, "right": 0.5}},
     "atelectasis": {"zone": {"lower": 1.0}, "side": {"left": 0.4, "right": 0.4, "bilateral": 0.2}},
@@ -113,8 +116,9 @@ def _draw_disease(rng: np.random.Generator) -> list[Finding]:
 
 
 def _traits(rng: np.random.Generator, name: str) -> Finding:
+    kind, device = (name, None) if name in CHEXPERT else ("device", name)
     drawn = {t: str(rng.choice(list(shares), p=list(shares.values()))) for t, shares in TRAITS[name].items()}
-    return Finding(name, **drawn) if name in CHEXPERT else Finding("device", device=name, **drawn)
+    return replace(Finding(kind, device=device), **drawn)  # type: ignore[arg-type]
 
 
 def _cells(finding: Finding) -> set[tuple[str, str]]:
@@ -129,10 +133,6 @@ def _cells(finding: Finding) -> set[tuple[str, str]]:
     elif finding.kind == "cardiomegaly" and finding.severity == "severe":
         zones = ("lower",)
     return {(side, zone) for side in sides for zone in zones}
-
-
-def with_box(finding: Finding, box: Box) -> Finding:
-    return replace(finding, box=box)
 
 
 def labels(findings: tuple[Finding, ...]) -> dict[str, Any]:

@@ -12,12 +12,13 @@ import numpy as np
 
 from chexalign.data.phantom_law import Finding
 
+Needs = dict[str, tuple[str, ...]]
 PLACE = "{side} {zone} lung zone"
-ONE_SIDE = {"side": ("left", "right")}
-BOTH = {"side": ("bilateral",)}
+ONE_SIDE: Needs = {"side": ("left", "right")}
+BOTH: Needs = {"side": ("bilateral",)}
 
 # (kind or device, what the finding must be, sentence); the words in braces come from the finding
-SENTENCES: tuple[tuple[str, dict[str, tuple[str, ...]], str], ...] = (
+SENTENCES: tuple[tuple[str, Needs, str], ...] = (
     ("catheter", {}, "a {side} central venous catheter terminates in the superior vena cava."),
     ("catheter", {}, "a {side} central venous catheter is in place."),
     ("catheter", {}, "there is a {side} central venous catheter ending in the superior vena cava."),
@@ -56,7 +57,11 @@ SENTENCES: tuple[tuple[str, dict[str, tuple[str, ...]], str], ...] = (
     ("effusion", ONE_SIDE, "there is a {size} {side} pleural effusion."),
     ("effusion", ONE_SIDE, "a {size} {side} pleural effusion is present."),
     ("effusion", {**ONE_SIDE, "size": ("small",)}, "a small {side} pleural effusion blunts the costophrenic angle."),
-    ("effusion", {**ONE_SIDE, "size": ("moderate", "large")}, "a {size} {side} pleural effusion obscures the diaphragm."),
+    (
+        "effusion",
+        {**ONE_SIDE, "size": ("moderate", "large")},
+        "a {size} {side} pleural effusion obscures the diaphragm.",
+    ),
     ("effusion", BOTH, "there are {size} bilateral pleural effusions."),
     ("effusion", BOTH, "{size} bilateral pleural effusions are present."),
     ("effusion", BOTH, "{size} bilateral pleural effusions are seen."),
@@ -84,7 +89,11 @@ DENIALS: dict[str, tuple[tuple[tuple[str, ...], float, tuple[str, ...]], ...]] =
         ((), 0.75, ("the mediastinal contours are normal.", "the mediastinal contours are unremarkable.")),
     ),
     "vessels": (
-        (("edema",), 0.75, ("there is no pulmonary edema.", "no pulmonary edema.", "the pulmonary vasculature is normal.")),
+        (
+            ("edema",),
+            0.75,
+            ("there is no pulmonary edema.", "no pulmonary edema.", "the pulmonary vasculature is normal."),
+        ),
     ),
     "lungs": (
         (
@@ -108,7 +117,11 @@ DENIALS: dict[str, tuple[tuple[tuple[str, ...], float, tuple[str, ...]], ...]] =
         (("pneumothorax",), 0.85, ("no pneumothorax.", "there is no pneumothorax.")),
     ),
     "bones": (
-        ((), 0.8, ("the bones are intact.", "the visualized bony structures are intact.", "no acute bony abnormality.")),
+        (
+            (),
+            0.8,
+            ("the bones are intact.", "the visualized bony structures are intact.", "no acute bony abnormality."),
+        ),
     ),
 }
 
@@ -118,7 +131,7 @@ ORDER = (
     "nodule", "lungs", "effusion", "pneumothorax", "pleura", "bones",
 )  # fmt: skip
 
-SUMMARIES: tuple[tuple[str, dict[str, tuple[str, ...]], str], ...] = (  # the most urgent first
+SUMMARIES: tuple[tuple[str, Needs, str], ...] = (  # the most urgent first
     ("pneumothorax", {}, "{size} {side} pneumothorax"),
     ("consolidation", {}, "{side} {zone} lung consolidation"),
     ("edema", {}, "{severity} pulmonary edema"),
@@ -148,7 +161,7 @@ INDICATIONS = {  # kind: why such a patient was sent; "" for anyone
 GUESSES = 0.6  # how often the indication has to do with a finding
 
 
-def _fits(finding: Finding, name: str, needs: dict[str, tuple[str, ...]]) -> bool:
+def _fits(finding: Finding, name: str, needs: Needs) -> bool:
     return name == (finding.device or finding.kind) and all(getattr(finding, k) in v for k, v in needs.items())
 
 
@@ -174,9 +187,9 @@ def write_findings(rng: np.random.Generator, findings: Sequence[Finding]) -> str
         for finding in (f for f in findings if f.kind == step):
             options = [text for name, needs, text in SENTENCES if _fits(finding, name, needs)]
             said.append(_fill(_pick(rng, options), finding))
-        for absent, share, options in DENIALS.get(step, ()):
+        for absent, share, ways in DENIALS.get(step, ()):
             if present.isdisjoint(absent):
-                said += [_pick(rng, options)] if rng.random() < share else []
+                said += [_pick(rng, ways)] if rng.random() < share else []
                 break
     return " ".join(map(_capital, said))
 

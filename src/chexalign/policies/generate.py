@@ -68,8 +68,13 @@ def sample(
     max_new_tokens: int,
     seeds: Sequence[int],
     stop_ids: frozenset[int],
+    allowed: int | None = None,
 ) -> list[list[Sampled]]:
-    """n completions for each of the B prompts. Raises ValueError when the seeds do not match the prompts."""
+    """n completions for each of the B prompts. Raises ValueError when the seeds do not match the prompts.
+
+    Ids from `allowed` on are never drawn: many embeddings have more rows than their tokenizer can decode. `logp` is the
+    model's own all the same, over the whole vocabulary.
+    """
     if len(seeds) != len(prefix.ids):
         raise ValueError(f"{len(seeds)} seeds for {len(prefix.ids)} prompts")
     core, head = inner_model(model)
@@ -85,7 +90,7 @@ def sample(
     hidden, deltas = state.last, getattr(core, "rope_deltas", None)
     for step in range(max_new_tokens):
         logits = head(hidden).float()
-        token = pick(logits, uniforms[rows.cpu(), step], temperature, top_p)
+        token = pick(logits[:, :allowed], uniforms[rows.cpu(), step], temperature, top_p)
         gain = logits.log_softmax(-1).gather(1, token[:, None])[:, 0].double()
         alive = rows[running]
         tokens[alive, step], lengths[alive] = token[running], step + 1

@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from chexalign.data.images import load_image
 from chexalign.errors import RecipeError
+from chexalign.policies import chexagent2
 from chexalign.policies import generate as sampling
 from chexalign.policies.logps import Prefix, Scorer, inner_model
 from chexalign.policies.prompt import Prompt
@@ -52,11 +53,14 @@ class Policy:
         """
         common = {"local_files_only": not download, "trust_remote_code": trust_remote_code}
         try:
-            config = AutoConfig.from_pretrained(source, **common)
-            seeing = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-            kind = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
-            model = kind.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **common)
-            processor = (AutoProcessor if seeing else AutoTokenizer).from_pretrained(source, **common)
+            if chexagent2.recognises(source, download=download):
+                model, processor = chexagent2.load(source, dtype=dtype, download=download)
+            else:
+                config = AutoConfig.from_pretrained(source, **common)
+                seeing = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+                kind = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
+                model = kind.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **common)
+                processor = (AutoProcessor if seeing else AutoTokenizer).from_pretrained(source, **common)
         except (OSError, ValueError) as error:
             hint = "" if download else "; it is not on this machine, or set policy.download=true to fetch a hub id"
             raise RecipeError(f"policy.model {str(source)!r}: {' '.join(str(error).split())[:300]}{hint}") from error
@@ -177,6 +181,7 @@ class Policy:
             max_new_tokens=max_new_tokens,
             seeds=seeds,
             stop_ids=self.stop_ids,
+            allowed=len(self.tokenizer),
         )
 
     # ---- which parts learn

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import LlavaModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 
@@ -35,7 +36,7 @@ class _StandIn(nn.Module):
 def can_cache(core: nn.Module) -> bool:
     """True for models whose features come from one tower pass per image and one hidden layer (LLaVA's shape)."""
     layer = getattr(getattr(core, "config", None), "vision_feature_layer", None)
-    return type(core).__name__ == "LlavaModel" and isinstance(layer, int)
+    return isinstance(core, LlavaModel) and isinstance(layer, int)
 
 
 @torch.no_grad()

@@ -41,6 +41,18 @@ class TowerClassifier(nn.Module):
         return self.head(hidden).amax(1)
 
 
+@torch.no_grad()
+def centre_start(tower: Any, pixels: Tensor) -> None:
+    """Start a random SigLIP tower where images differ: subtract the mean image (n, 3, H, W) and scale by what is left.
+
+    The mean chest is far brighter than any lesion; without this the patch embedding sees little else (docs/log.md: mean
+    validation AUC after 250 steps .90 without, .996 with). It is folded into the weights, so the forward pass is unchanged.
+    """
+    embeddings, mean = tower.embeddings, pixels.mean(0, keepdim=True)
+    embeddings.patch_embedding.weight.div_((pixels - mean).std())
+    embeddings.position_embedding.weight.sub_(embeddings.patch_embedding(mean).flatten(2)[0].T)
+
+
 class TowerTask:
     """Mean binary cross-entropy over the findings, per study."""
 

@@ -25,9 +25,10 @@ from chexalign.run import Run, StageResult
 from chexalign.train.loop import Settings, Trainer
 from chexalign.train.output import save_policy
 from chexalign.train.scoring_task import Example, ScoringTask
-from chexalign.train.tower_task import TowerTask, tower_examples, validate_tower
+from chexalign.train.tower_task import TowerTask, centre_start, tower_examples, validate_tower
 
 FINDINGS = LABELS[:-1]  # the 13 without No Finding
+CENTRE_IMAGES = 512  # training images that the tower's start is centred on
 
 
 def warm_up(run: Run) -> StageResult:
@@ -110,6 +111,8 @@ def _tower_phase(
         tower_examples(policy, prompts_for(run, policy, s), [finding_labels(x) for x in s]) for s in (train, val)
     )
     work = run.path("warmup")
+    if run.recipe.policy.model == "tiny":  # only a random tower: a trained one keeps its weights
+        centre_start(policy.part("tower"), torch.stack([e.pixels for e in examples[:CENTRE_IMAGES]]).float())
     return Trainer(
         task,
         examples,
