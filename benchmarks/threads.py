@@ -32,7 +32,10 @@ def main() -> None:
         tower(pixels).last_hidden_state.sum().backward()
         seconds.append(time.perf_counter() - start)
     policy_name = os.environ.get("OMP_WAIT_POLICY", "default")
-    print(f"OMP_WAIT_POLICY={policy_name} threads={torch.get_num_threads()} median {statistics.median(seconds):.3f} s", end=" ")
+    print(
+        f"OMP_WAIT_POLICY={policy_name} threads={torch.get_num_threads()} median {statistics.median(seconds):.3f} s",
+        end=" ",
+    )
     print(f"of {REPEATS}, {min(seconds):.3f} to {max(seconds):.3f}")
 
 

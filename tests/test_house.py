@@ -76,7 +76,9 @@ def test_functions_stay_short():
     assert not long
 
 
-@pytest.mark.parametrize("module", ["chexalign", "chexalign.cli", "chexalign.judges", "chexalign.recipe", "chexalign.report"])
+@pytest.mark.parametrize(
+    "module", ["chexalign", "chexalign.cli", "chexalign.judges", "chexalign.recipe", "chexalign.report"]
+)
 def test_light_modules_import_without_torch(module):
     code = f"import sys, {module}; print(sorted({{'torch', 'transformers'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -30,7 +30,14 @@ def test_results_have_the_promised_shape(results):
                     assert cell["low"] <= cell["mean"] + 1e-9 and cell["mean"] <= cell["high"] + 1e-9
     assert {"greedy", "abnormal", "greedy_abnormal"} <= set(results["subsets"])
     assert any(name.startswith("finding/") for name in results["subsets"])
-    for metric in ("chexpert_rule_f1", "finding_f1", "rouge_l", "words", "chexpert_rule_micro13", "chexpert_rule_macro5"):
+    for metric in (
+        "chexpert_rule_f1",
+        "finding_f1",
+        "rouge_l",
+        "words",
+        "chexpert_rule_micro13",
+        "chexpert_rule_macro5",
+    ):
         assert metric in results["aligned"]
     assert set(results["length"]) == {"baseline", "aligned", "reference"}
     assert set(results["controls"]) == {"template", "shuffled_images"}
@@ -50,9 +57,7 @@ def test_a_judges_cell_is_the_mean_of_its_verdicts(results, tiny_run):
 
 def test_pairs_come_from_the_scores(tiny_run):
     completions = {c.key(): c for c in read_records(tiny_run / "completions.jsonl", Completion)}
-    scores = {
-        v.key()[:2]: v.score for v in read_records(tiny_run / "verdicts.jsonl", Verdict) if v.judge == "rouge_l"
-    }
+    scores = {v.key()[:2]: v.score for v in read_records(tiny_run / "verdicts.jsonl", Verdict) if v.judge == "rouge_l"}
     pairs = read_records(tiny_run / "pairs.jsonl", Pair)
     assert pairs
     for pair in pairs:

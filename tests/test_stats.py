@@ -72,5 +72,5 @@ def test_precision_and_recall_by_hand():
 
 def test_corpus_cells_of_equal_policies_do_not_differ():
     counts = stats.confusion([frozenset("a")] * 5, [frozenset("ab")] * 5, "ab")
-    before, after, difference = stats.corpus_cells(counts, counts, stats.micro_f1, **BOOT)
+    before, after, difference = stats.corpus_cells((counts, counts), stats.micro_f1, **BOOT)
     assert before == after and difference["mean"] == difference["low"] == difference["high"] == 0

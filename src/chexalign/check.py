@@ -52,7 +52,10 @@ def _check_studies(recipe: Recipe, studies: list[Study], drops: Drops) -> Iterat
     shown = ", ".join(f"{splits[k]} {k}" for k in ("train", "val", "test"))
     drawn = " (a draw of the phantom law)" if recipe.studies.source == "phantom" else ""
     yield all(splits[k] for k in ("train", "test")), f"{len(studies)} studies{drawn}: {shown}"
-    yield not drops.lines, f"unreadable rows: {len(drops.lines)}" + (f", first: {drops.lines[0]}" if drops.lines else "")
+    yield (
+        not drops.lines,
+        f"unreadable rows: {len(drops.lines)}" + (f", first: {drops.lines[0]}" if drops.lines else ""),
+    )
     twice = [i for i, n in Counter(s.study_id for s in studies).items() if n > 1]
     yield not twice, f"duplicate study ids: {len(twice)}" + (f", first: {twice[0]}" if twice else "")
     empty = [s.study_id for s in studies if is_blank(s.findings)]
@@ -76,8 +79,9 @@ def _check_images(recipe: Recipe, studies: list[Study], root: Path) -> Iterator[
             except ImageError as error:
                 broken.append(str(error))
     extent = f", {min(sizes)} to {max(sizes)} pixels" if sizes else ""
-    yield not broken, f"images: {len(broken)} of {looked} decoded are broken{extent}" + (
-        f"; {broken[0]}" if broken else ""
+    yield (
+        not broken,
+        f"images: {len(broken)} of {looked} decoded are broken{extent}" + (f"; {broken[0]}" if broken else ""),
     )
 
 
@@ -86,7 +90,10 @@ def _check_lengths(recipe: Recipe, studies: list[Study]) -> Iterator[Finding]:
     texts = [s.findings for s in studies if not is_blank(s.findings)] or ["-"]
     limits = _limits(recipe, texts)
     if limits is None:
-        yield False, f"model {recipe.policy.model} is not on this machine: tokens cannot be counted (see policy.download)"
+        yield (
+            False,
+            f"model {recipe.policy.model} is not on this machine: tokens cannot be counted (see policy.download)",
+        )
         return
     tokens = sorted(len(ids) + 1 for ids in limits.tokenizer(texts, add_special_tokens=False)["input_ids"])
     words, longest = [len(t.split()) for t in texts], tokens[int(0.99 * (len(tokens) - 1))]
@@ -114,6 +121,7 @@ def _limits(recipe: Recipe, texts: list[str]) -> _Limits | None:
     """What the policy's checkpoint says, without loading its weights; None when it is not on this machine."""
     from transformers import AutoConfig, AutoProcessor
 
+    from chexalign.policies import chexagent2
     from chexalign.policies.tiny import POSITIONS, build_tokenizer
 
     policy = recipe.policy
@@ -122,8 +130,11 @@ def _limits(recipe: Recipe, texts: list[str]) -> _Limits | None:
         return _Limits(build_tokenizer(texts, policy.tiny.vocabulary), per_image, POSITIONS)
     common = {"local_files_only": not policy.download, "trust_remote_code": policy.trust_remote_code}
     try:
-        config = AutoConfig.from_pretrained(policy.model, **common)
-        processor = AutoProcessor.from_pretrained(policy.model, **common)
+        if chexagent2.recognises(policy.model, download=policy.download):
+            config, processor = chexagent2.describe(policy.model, download=policy.download)
+        else:
+            config = AutoConfig.from_pretrained(policy.model, **common)
+            processor = AutoProcessor.from_pretrained(policy.model, **common)
     except (OSError, ValueError):
         return None
     positions = getattr(config.get_text_config(), "max_position_embeddings", 1 << 30)
@@ -138,9 +149,13 @@ def _image_tokens(recipe: Recipe, processor: Any) -> int:
     if token is None:
         return 0
     try:
-        return processor(text=[token], images=[[Image.new("RGB", (1024, 1024))]], return_tensors="pt")["input_ids"].shape[1]
+        return processor(text=[token], images=[[Image.new("RGB", (1024, 1024))]], return_tensors="pt")[
+            "input_ids"
+        ].shape[1]
     except (ValueError, TypeError) as error:
-        raise RecipeError(f"policy.model {recipe.policy.model}: its processor cannot encode an image ({error})") from error
+        raise RecipeError(
+            f"policy.model {recipe.policy.model}: its processor cannot encode an image ({error})"
+        ) from error
 
 
 def _check_disk(recipe: Recipe, n_studies: int) -> Finding:

@@ -220,7 +220,9 @@ def main() -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        say(f"error: the disk is full ({error.filename or 'while writing'}); free some space and run the same command again")
+        say(
+            f"error: the disk is full ({error.filename or 'while writing'}); free some space and run the same command again"
+        )
         sys.exit(1)
     except KeyboardInterrupt:
         say("interrupted; the same command resumes")

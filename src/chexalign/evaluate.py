@@ -20,7 +20,7 @@ from chexalign.sample import generate_to
 from chexalign.score import judge_to
 
 TEMPLATE_CANDIDATES = 60  # training reports among which the best fixed report is sought
-GREEDY_BATCH = 64  # studies per batch at one report each
+BATCH = 128  # studies per batch, at one report each
 
 
 def evaluate(run: Run) -> StageResult:
@@ -39,7 +39,9 @@ def evaluate(run: Run) -> StageResult:
     results["controls"] = {"template": _template_control(run, everyone, references)}
     if ("aligned", "shuffled") in answers:
         results["controls"]["shuffled_images"] = _shuffled_control(run, answers)
-    cut = [r for (which, decoding), found in rows.items() if which == "aligned" for r in found if decoding != "shuffled"]
+    cut = [
+        r for (which, decoding), found in rows.items() if which == "aligned" for r in found if decoding != "shuffled"
+    ]
     results["warnings"] = warnings_for(results, sum(r.finish_reason == "length" for r in cut) / len(cut))
     _write_per_study(run, studies, answers)
     write_examples(run, studies, answers)
@@ -73,7 +75,7 @@ def _generate(run: Run, which: str, studies: Sequence[Study]) -> dict[tuple[str,
             temperature=temperature,
             top_p=1.0,
             max_new_tokens=run.recipe.sample.max_new_tokens,
-            batch_size=GREEDY_BATCH,
+            batch_size=BATCH,
         )
     return rows
 
@@ -83,7 +85,7 @@ def _other_images(prompts: Sequence[Prompt]) -> list[Prompt]:
     groups: dict[int, list[int]] = {}
     for i, p in enumerate(prompts):
         groups.setdefault(len(p.images), []).append(i)
-    donor = {}
+    donor: dict[int, int] = {}
     for members in groups.values():
         shift = max(1, len(members) // 2)
         donor |= {i: members[(k + shift) % len(members)] for k, i in enumerate(members)}
@@ -105,7 +107,9 @@ def _cells(run: Run, scores: dict[str, list[float | None]]) -> dict[str, Any]:
     return {j: stats.mean_cell(v, settings.bootstrap, SEED, settings.level) for j, v in scores.items()}
 
 
-def _results(run: Run, studies: Sequence[Study], references: list[str], answers: dict[tuple[str, str], Answers]) -> dict:
+def _results(
+    run: Run, studies: Sequence[Study], references: list[str], answers: dict[tuple[str, str], Answers]
+) -> dict:
     settings, n = run.recipe.evaluate, len(studies)
     abnormal = [i for i in range(n) if is_abnormal(references[i])]
     hot = answers["baseline", "temperature_1"], answers["aligned", "temperature_1"]
@@ -129,10 +133,12 @@ def _shuffled_control(run: Run, answers: dict[tuple[str, str], Answers]) -> dict
     """Scores with other studies' images, and how much the right images add (paired, right − shuffled)."""
     settings = run.recipe.evaluate
     real, blind = answers["aligned", "temperature_1"].scores, answers["aligned", "shuffled"].scores
-    boot = {"n_boot": settings.bootstrap, "seed": SEED, "level": settings.level}
     return {
         "scores": _cells(run, blind),
-        "difference": {j: stats.paired_difference(blind[j], real[j], **boot) for j in settings.judges},
+        "difference": {
+            j: stats.paired_difference(blind[j], real[j], settings.bootstrap, SEED, settings.level)
+            for j in settings.judges
+        },
     }
 
 

@@ -50,7 +50,9 @@ def make_pairs(run: Run) -> StageResult:
     seen = len(groups.keys() | abstained.keys())
     dropped = {"tied": sum(p is None for p in chosen.values()), "too few scored samples": seen - len(chosen)}
     if not kept:
-        raise WorkError(f"no study has two reports that {settings.judge} tells apart; raise sample.n or change the judge")
+        raise WorkError(
+            f"no study has two reports that {settings.judge} tells apart; raise sample.n or change the judge"
+        )
     pairs = _pair_rows(run, [studies[i] for i in kept], list(kept.values()))
     _export_trl(run, [studies[p.study_id] for p in pairs], pairs)
     _save_summary(run, pairs, seen, dropped)

@@ -66,6 +66,7 @@ class Phase(Section):
     steps: Annotated[int, Field(ge=0)]
     lr: Rate = 2e-3
     batch_size: Count = 32
+    micro_batch_size: Count = 16  # studies per forward pass, of like length
     eval_every: Count = 100  # steps between validation losses
     patience: Count = 5  # validations without a better loss before stopping
 
@@ -96,7 +97,9 @@ class Score(Section):
 
 class Pairs(Section):
     judge: str = "finding_f1"  # one of score.judges
-    min_margin: Annotated[float, Field(ge=0)] = 1e-8  # a pair is kept when best − worst exceeds this (CheXalign's release)
+    min_margin: Annotated[float, Field(ge=0)] = (
+        1e-8  # a pair is kept when best − worst exceeds this (CheXalign's release)
+    )
 
 
 class Sft(Section):
@@ -147,7 +150,7 @@ class Train(Section):
     epochs: Count = 1
     lr: Rate = 1e-6
     batch_size: Count = 32  # pairs per optimizer step, over all processes
-    micro_batch_size: Count | None = None  # pairs per forward pass; the whole batch when absent
+    micro_batch_size: Count = 16  # pairs per forward pass, of like length; the update does not depend on it
     warmup_share: Share = 0.1
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -208,7 +211,7 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads 5e-7 as text; this one reads it as the number it is. A key given twice is an error."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(k, deep=True) for k, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(k, deep=True) for k, _ in node.value]
         if twice := {str(k) for k in keys if keys.count(k) > 1}:
             raise yaml.constructor.ConstructorError(None, None, f"key given twice: {', '.join(twice)}", node.start_mark)
         return super().construct_mapping(node, deep)
@@ -220,7 +223,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader subclass
+    return yaml.load(text, Loader=_Loader)
 
 
 def recipe_folders() -> list[Path]:

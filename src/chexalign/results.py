@@ -46,17 +46,17 @@ def block(
 ) -> dict[str, Any]:
     """The cells of one subset (`keep` holds indices of studies)."""
     out: dict[str, Any] = {"baseline": {}, "aligned": {}, "difference": {}}
-    boot = {"n_boot": settings.bootstrap, "seed": SEED, "level": settings.level}
+    boot = (settings.bootstrap, SEED, settings.level)
     series = {name: (before.scores[name], after.scores[name]) for name in before.scores}
     series["words"] = (before.words(), after.words())
     for name, (a, b) in series.items():
         a, b = [a[i] for i in keep], [b[i] for i in keep]
-        out["baseline"][name] = stats.mean_cell(a, **boot)
-        out["aligned"][name] = stats.mean_cell(b, **boot)
-        out["difference"][name] = stats.paired_difference(a, b, **boot)
+        out["baseline"][name] = stats.mean_cell(a, *boot)
+        out["aligned"][name] = stats.mean_cell(b, *boot)
+        out["difference"][name] = stats.paired_difference(a, b, *boot)
     for name, metric, labels in _corpus_metrics():
         counts = _counts((before, after), references, keep, labels)
-        _put(out, name, stats.corpus_cells(*counts, metric, **boot))
+        _put(out, name, stats.corpus_cells(counts, metric, *boot))
     for name, cell in out["difference"].items():
         start = out["baseline"][name]["mean"]
         cell["relative"] = cell["mean"] / start if start and cell["mean"] is not None else None
@@ -75,9 +75,10 @@ def _corpus_metrics() -> list[tuple[str, Any, Sequence[str]]]:
 
 def _counts(
     answers: Sequence[Answers], references: Sequence[str], keep: Sequence[int], labels: Sequence[str]
-) -> list[np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     actual = [label_set(references[i]) for i in keep]
-    return [stats.confusion([label_set(a.texts[i]) for i in keep], actual, labels) for a in answers]
+    first, second = (stats.confusion([label_set(a.texts[i]) for i in keep], actual, labels) for a in answers)
+    return first, second
 
 
 def _put(out: dict[str, Any], name: str, cells: tuple[stats.Cell, stats.Cell, stats.Cell]) -> None:
@@ -98,7 +99,7 @@ def finding_blocks(
         support = int(counts[0][:, (0, 2)].sum())
         out: dict[str, Any] = {"baseline": {}, "aligned": {}, "difference": {}}
         for name, metric in (("precision", stats.precision), ("recall", stats.recall), ("f1", stats.micro_f1)):
-            _put(out, name, stats.corpus_cells(*counts, metric, settings.bootstrap, SEED, settings.level))
+            _put(out, name, stats.corpus_cells(counts, metric, settings.bootstrap, SEED, settings.level))
         for side in ("baseline", "aligned", "difference"):
             for cell in out[side].values():
                 cell["n"] = support
@@ -128,7 +129,9 @@ def warnings_for(results: dict[str, Any], cut_share: float) -> list[str]:
     length = results["length"]
     if length["aligned"] and not 0.8 <= length["aligned"] / length["reference"] <= 1.2:
         ratio = length["aligned"] / length["reference"]
-        found.append(f"Aligned reports have {ratio:.2f} times the words of the references: compare length-controlled scores.")
+        found.append(
+            f"Aligned reports have {ratio:.2f} times the words of the references: compare length-controlled scores."
+        )
     if n < 100:
         found.append(f"Only {n} test studies: the intervals are wide, and a small change cannot be seen.")
     if cut_share > 0.01:

@@ -109,6 +109,7 @@ def open_run(recipe: Recipe) -> Run:
         load_judge(name)
     folder = recipe.run_dir or Path("runs") / recipe.name
     path = folder / "manifest.json"
+    manifest: dict[str, Any]
     if not path.exists():
         if folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
             raise RecipeError(f"{folder} is not empty and holds no manifest.json; choose another with run_dir=DIR")
@@ -161,7 +162,8 @@ def run_stage(run: Run, name: str) -> None:
         say(f"{name}: already finished ({run.path(product)})")
         return
     spent = stages.get(name, {}).get("seconds", 0.0)
-    stages[name] = {"settings": _sections(run.recipe, name), "finished": None, "seconds": spent}
+    settings = _sections(run.recipe, name)
+    stages[name] = {"settings": settings, "git": run.manifest["git"], "finished": None, "seconds": spent}
     run.save_manifest()
     module, _, function = target.partition(":")
     start = time.monotonic()

@@ -53,7 +53,9 @@ def judge_to(
 
 def _same_version(ledger: Ledger[Verdict], version: str, name: str) -> None:
     """Verdicts of two versions of a judge do not mix: a pair would compare what cannot be compared."""
-    if old := next((r.judge_version for r in ledger.rows.values() if r.judge == name and r.judge_version != version), None):
+    if old := next(
+        (r.judge_version for r in ledger.rows.values() if r.judge == name and r.judge_version != version), None
+    ):
         raise WorkError(f"{ledger.part} holds {name} verdicts of version {old}, now {version}; delete it and run again")
 
 

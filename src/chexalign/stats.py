@@ -6,6 +6,7 @@ many studies gave a score, and how many did not. Values are None where a judge a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ Values = Sequence[float | None]
 Cell = dict[str, Any]
 
 
+@functools.lru_cache(maxsize=8)
 def resample(n: int, n_boot: int, seed: int) -> np.ndarray:
     """How often each of n studies is drawn in each resample: (n_boot, n) counts, each row summing to n."""
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_boot) if n else np.zeros((n_boot, 0))
@@ -57,7 +59,9 @@ def paired_difference(before: Values, after: Values, n_boot: int, seed: int, lev
 # ---- corpus metrics: counts per study and label, pooled inside each resample
 
 
-def confusion(predicted: Sequence[frozenset[str]], actual: Sequence[frozenset[str]], labels: Sequence[str]) -> np.ndarray:
+def confusion(
+    predicted: Sequence[frozenset[str]], actual: Sequence[frozenset[str]], labels: Sequence[str]
+) -> np.ndarray:
     """True positives, false positives and false negatives per study and label, (n, 3, n_labels)."""
     p = np.array([[name in s for name in labels] for s in predicted], dtype=float).reshape(len(predicted), len(labels))
     a = np.array([[name in s for name in labels] for s in actual], dtype=float).reshape(len(actual), len(labels))
@@ -91,13 +95,17 @@ def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
 
 
 def corpus_cells(
-    before: np.ndarray, after: np.ndarray, metric: Callable[[np.ndarray], np.ndarray], n_boot: int, seed: int, level: float
+    counts: tuple[np.ndarray, np.ndarray],
+    metric: Callable[[np.ndarray], np.ndarray],
+    n_boot: int,
+    seed: int,
+    level: float,
 ) -> tuple[Cell, Cell, Cell]:
-    """Cells of a corpus metric for two policies and their paired difference; inputs are (n, 3, L) counts per study."""
-    n = len(before)
-    counts = resample(n, n_boot, seed)
-    draws = [metric(np.tensordot(counts, x, axes=1)) for x in (before, after)]
-    points = [float(metric(x.sum(0))) for x in (before, after)]
+    """Cells of a corpus metric for two policies (before, after) and their paired difference; counts are (n, 3, L) each."""
+    n = len(counts[0])
+    weights = resample(n, n_boot, seed)
+    draws = [metric(np.tensordot(weights, x, axes=1)) for x in counts]
+    points = [float(metric(x.sum(0))) for x in counts]
     return (
         _cell(points[0], draws[0], n, 0, level),
         _cell(points[1], draws[1], n, 0, level),

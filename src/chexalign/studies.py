@@ -42,7 +42,7 @@ def make_studies(run: Run) -> StageResult:
     _report_drops(run, drops)
     if not any(s.split == "train" for s in studies):
         raise WorkError(f"no usable training study in {settings.source}; see {run.dir / 'studies_dropped.txt'}")
-    write_records(run.path("studies.jsonl"), sorted(studies, key=lambda s: s.study_id))
+    write_records(run.path("studies.jsonl"), sorted(studies, key=Study.key))
     return StageResult(rows_in, len(studies), dict(drops.reasons))
 
 

@@ -19,9 +19,7 @@ def test_group_normalise_by_hand():
 
 def test_group_normalise_is_unmoved_by_shift_and_scale():
     rewards = t(0.1, 0.7, 0.4, 0.9)
-    assert torch.allclose(
-        losses.group_normalise(3 * rewards + 5, eps=0.0), losses.group_normalise(rewards, eps=0.0)
-    )
+    assert torch.allclose(losses.group_normalise(3 * rewards + 5, eps=0.0), losses.group_normalise(rewards, eps=0.0))
 
 
 @pytest.mark.parametrize("normalise", [lambda r: losses.group_normalise(r, eps=1e-4), losses.rank_normalise])
@@ -55,7 +53,9 @@ def test_clipped_surrogate_by_hand():
 
 def test_clipped_surrogate_gradient_signs():
     new = torch.zeros(2, 1, requires_grad=True)
-    losses.clipped_surrogate(new, torch.zeros(2, 1), torch.tensor([1.0, -1.0]), torch.ones(2, 1), clip_eps=0.2).sum().backward()
+    losses.clipped_surrogate(
+        new, torch.zeros(2, 1), torch.tensor([1.0, -1.0]), torch.ones(2, 1), clip_eps=0.2
+    ).sum().backward()
     assert new.grad[0] < 0 < new.grad[1]
 
 

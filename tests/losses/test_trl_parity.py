@@ -68,7 +68,9 @@ def test_loss_and_gradient_equal_trl(trl_type, settings, tmp_path):
     policies = [Policy(m, tokenizer(), "tiny") for m in (ours, reference)]
     prompts = [Prompt(r["prompt"]) for r in ROWS]
     completions = [[policies[0].completion_ids(r[k]) for k in ("chosen", "rejected")] for r in ROWS]
-    sums = [torch.stack([torch.stack([x.sum() for x in g]) for g in p.token_logps(prompts, completions)]) for p in policies]
+    sums = [
+        torch.stack([torch.stack([x.sum() for x in g]) for g in p.token_logps(prompts, completions)]) for p in policies
+    ]
     lengths = torch.tensor([[float(len(x)) for x in g] for g in completions])
     values, _ = ALGORITHMS[settings.type].loss(Batch(sums[0], lengths, sums[1].detach()), settings)
     values.mean().backward()

@@ -41,7 +41,9 @@ def test_micro_batches_do_not_change_the_update(tiny_folder, prompts, tmp_path):
         policy = Policy.load(tiny_folder)
         policy.freeze(("tower",))
         logs.append(
-            train(policy, examples(policy, prompts), tmp_path / str(size), Dpo(beta=0.5, nll=0.1), micro_batch_size=size)
+            train(
+                policy, examples(policy, prompts), tmp_path / str(size), Dpo(beta=0.5, nll=0.1), micro_batch_size=size
+            )
         )
         weights.append(policy.model.lm_head.weight.detach().clone())
     for log in logs[1:]:

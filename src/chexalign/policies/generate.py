@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chexalign.policies.logps import Encoded, Prefix, continuation_positions, encode_prefix, expand, inner_model
+from chexalign.policies.logps import Prefix, encode_prefix, inner_model
 
 KEEP_SHARE = 0.5  # finished rows leave the batch when fewer than this share are still running
 
@@ -78,7 +78,7 @@ def sample(
     if len(seeds) != len(prefix.ids):
         raise ValueError(f"{len(seeds)} seeds for {len(prefix.ids)} prompts")
     core, head = inner_model(model)
-    state = expand(encode_prefix(model, prefix), n)
+    state = encode_prefix(model, prefix).expand(n)
     total, device = len(state.mask), prefix.ids.device
     uniforms = _uniforms(seeds, n, max_new_tokens)
     tokens = torch.zeros(total, max_new_tokens, dtype=torch.long, device=device)
@@ -86,8 +86,8 @@ def sample(
     lengths = torch.zeros(total, dtype=torch.long, device=device)
     stopped = torch.zeros(total, dtype=torch.bool, device=device)
     stops = torch.tensor(sorted(stop_ids), device=device)
-    rows, running, hidden = torch.arange(total, device=device), torch.ones(total, dtype=torch.bool, device=device), None
-    hidden, deltas = state.last, getattr(core, "rope_deltas", None)
+    rows, running = torch.arange(total, device=device), torch.ones(total, dtype=torch.bool, device=device)
+    hidden = state.last
     for step in range(max_new_tokens):
         logits = head(hidden).float()
         token = pick(logits[:, :allowed], uniforms[rows.cpu(), step], temperature, top_p)
@@ -102,19 +102,15 @@ def sample(
             break
         if running.float().mean() < KEEP_SHARE:
             keep = running.nonzero()[:, 0]
-            state.cache.batch_select_indices(keep)
-            state = Encoded(state.cache, state.last, state.mask[keep])
-            if deltas is not None:
-                core.rope_deltas = core.rope_deltas.reshape(-1, 1).repeat_interleave(
-                    len(running) // core.rope_deltas.numel(), dim=0
-                )[keep]
+            state = state.select(keep)
             rows, token, running = rows[keep], token[keep], running[keep]
+        positions = state.positions(1)
         state.mask = torch.cat([state.mask, state.mask.new_ones(len(rows), 1)], dim=1)
         hidden = core(
             input_ids=token[:, None],
             attention_mask=state.mask,
             past_key_values=state.cache,
-            position_ids=continuation_positions(core, state.mask[:, :-1], 1),
+            position_ids=positions,
             use_cache=True,
         ).last_hidden_state[:, -1]
     return _collect(tokens, lengths, logps, stopped, n)

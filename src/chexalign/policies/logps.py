@@ -6,6 +6,7 @@ key/value cache is then expanded to the prompt's completions, and gradients flow
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,26 @@ class Encoded:
     cache: Any  # key/value cache over P positions
     last: Tensor  # (B, H), hidden state at the last prompt token: it predicts the first completion token
     mask: Tensor  # (B, P)
+    deltas: Tensor | None = None  # (B, 1): what Qwen-VL's 3-D positions add to a token's index, from the image grid
+
+    def expand(self, repeats: int) -> Encoded:
+        """Each prompt `repeats` times, side by side: (B, …) → (B·repeats, …)."""
+        self.cache.batch_repeat_interleave(repeats)
+        return self._map(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def select(self, rows: Tensor) -> Encoded:
+        """Only the given rows."""
+        self.cache.batch_select_indices(rows)
+        return self._map(lambda x: x[rows])
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Encoded:
+        deltas = None if self.deltas is None else change(self.deltas)
+        return Encoded(self.cache, change(self.last), change(self.mask), deltas)
+
+    def positions(self, length: int) -> Tensor:
+        """Positions of the `length` tokens after `mask`: (N, length), or (3, N, length) for Qwen-VL."""
+        positions = self.mask.sum(1, keepdim=True) + torch.arange(length, device=self.mask.device)
+        return positions if self.deltas is None else (positions + self.deltas).expand(3, -1, -1)
 
 
 def inner_model(model: Any) -> tuple[nn.Module, nn.Module]:
@@ -61,27 +82,10 @@ def encode_prefix(model: Any, prefix: Prefix) -> Encoded:
         arguments["position_ids"] = (prefix.mask.cumsum(1) - 1).clamp(min=0)
     with stored_features(core) if prefix.features_stored else nullcontext():
         output = core(input_ids=prefix.ids, attention_mask=prefix.mask, use_cache=True, **arguments)
-    return Encoded(output.past_key_values, output.last_hidden_state[:, -1], prefix.mask)
-
-
-def continuation_positions(core: Any, mask: Tensor, length: int) -> Tensor:
-    """Positions of the `length` tokens after the prompts of `mask` (N, P): (N, length), or (3, N, length) for Qwen-VL."""
-    positions = mask.sum(1, keepdim=True) + torch.arange(length, device=mask.device)
     deltas = getattr(core, "rope_deltas", None)
-    if deltas is None:
-        return positions
-    deltas = deltas.reshape(-1, 1).repeat_interleave(len(mask) // deltas.numel(), dim=0)
-    return (positions + deltas.to(positions.device)).expand(3, -1, -1)
-
-
-def expand(encoded: Encoded, repeats: int) -> Encoded:
-    """Each prompt `repeats` times, side by side: (B, …) → (B·repeats, …)."""
-    encoded.cache.batch_repeat_interleave(repeats)
-    return Encoded(
-        encoded.cache,
-        encoded.last.repeat_interleave(repeats, dim=0),
-        encoded.mask.repeat_interleave(repeats, dim=0),
-    )
+    if deltas is not None:
+        deltas = deltas.reshape(-1, 1).to(prefix.ids.device)
+    return Encoded(output.past_key_values, output.last_hidden_state[:, -1], prefix.mask, deltas)
 
 
 def completion_logps(model: Any, prefix: Prefix, ids: Tensor, mask: Tensor) -> Tensor:
@@ -90,14 +94,14 @@ def completion_logps(model: Any, prefix: Prefix, ids: Tensor, mask: Tensor) -> T
     `ids` are right-padded completions, the G of prompt 0 first; G = len(ids) / B. No logits exist at prompt positions.
     """
     core, head = inner_model(model)
-    encoded = expand(encode_prefix(model, prefix), len(ids) // len(prefix.ids))
+    encoded = encode_prefix(model, prefix).expand(len(ids) // len(prefix.ids))
     hidden = encoded.last[:, None]
     if ids.shape[1] > 1:
         output = core(
             input_ids=ids[:, :-1],
             attention_mask=torch.cat([encoded.mask, mask[:, :-1]], dim=1),
             past_key_values=encoded.cache,
-            position_ids=continuation_positions(core, encoded.mask, ids.shape[1] - 1),
+            position_ids=encoded.positions(ids.shape[1] - 1),
             use_cache=True,
         )
         hidden = torch.cat([hidden, output.last_hidden_state], dim=1)

@@ -28,6 +28,4 @@ def open_policy(run: Run, which: str) -> Policy:
 def prompts_for(run: Run, policy: Policy, studies: Sequence[Study]) -> list[Prompt]:
     """One prompt per study, in order."""
     root, recipe = image_root(run), run.recipe
-    return [
-        build_prompt(s, recipe.policy.prompt, policy.processor, root, recipe.studies.max_images) for s in studies
-    ]
+    return [build_prompt(s, recipe.policy.prompt, policy.processor, root, recipe.studies.max_images) for s in studies]

@@ -105,7 +105,7 @@ def _config(shape: TinyPolicy, tokenizer: PreTrainedTokenizerFast) -> LlavaConfi
     return LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_token_index=tokenizer.get_vocab()[IMAGE],
         image_seq_length=(shape.image_size // shape.patch_size) ** 2,
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",

@@ -29,7 +29,7 @@ class _StandIn(nn.Module):
     def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
         return BaseModelOutputWithPooling(
             last_hidden_state=pixel_values,
-            hidden_states=_EveryLayer((pixel_values,)),  # type: ignore[arg-type]
+            hidden_states=_EveryLayer((pixel_values,)),
         )
 
 

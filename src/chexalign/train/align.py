@@ -36,7 +36,7 @@ def align(run: Run) -> StageResult:
             steps=steps_for(n, settings.batch_size, settings.epochs),
             lr=settings.lr,
             batch_size=settings.batch_size,
-            micro_batch_size=settings.micro_batch_size or settings.batch_size,
+            micro_batch_size=settings.micro_batch_size,
             seed=run.recipe.seed,
             schedule=settings.schedule,
             warmup_share=settings.warmup_share,
@@ -65,7 +65,9 @@ def _examples(run: Run, policy: Policy, pairs: Sequence[Pair], task: ScoringTask
         if p.ref_chosen_logp is not None and p.ref_rejected_logp is not None:
             reference = (p.ref_chosen_logp, p.ref_rejected_logp)
         examples.append(Example(Prompt(p.prompt, tuple(i for i, _ in p.images), root), completions, reference))
-    if algorithm.needs_reference and (run.recipe.policy.dtype != "float32" or any(e.ref_logps is None for e in examples)):
+    if algorithm.needs_reference and (
+        run.recipe.policy.dtype != "float32" or any(e.ref_logps is None for e in examples)
+    ):
         return _with_computed_reference(run, examples, task)
     return examples
 

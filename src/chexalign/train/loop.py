@@ -26,18 +26,22 @@ from chexalign.jsonl import atomic_write, read_json, read_lines, write_json
 from chexalign.progress import progress
 
 Item = TypeVar("Item")
+Item_contra = TypeVar("Item_contra", contravariant=True)
 
 
-class Task(Protocol[Item]):
+class Task(Protocol[Item_contra]):
     """What is learnt: `module(*inputs(items))` gives an output, `loss(output, items)` gives per-example values (B,)."""
 
     module: nn.Module
 
-    def inputs(self, items: Sequence[Item]) -> tuple[Any, ...]: ...
+    def inputs(self, items: Sequence[Item_contra]) -> tuple[Any, ...]: ...
 
-    def loss(self, output: Any, items: Sequence[Item]) -> tuple[Tensor, dict[str, Tensor]]: ...
+    def loss(self, output: Any, items: Sequence[Item_contra]) -> tuple[Tensor, dict[str, Tensor]]: ...
 
-    def check_first(self, output: Any, items: Sequence[Item]) -> None:
+    def size(self, item: Item_contra) -> int:
+        """Items of like size share a micro-batch, so that little is padded."""
+
+    def check_first(self, output: Any, items: Sequence[Item_contra]) -> None:
         """Called with the very first forward pass, before any update; raises WorkError if it is not as it must be."""
 
 
@@ -137,7 +141,7 @@ class Trainer(Generic[Item]):
     def _update(self, step: int, items: Sequence[Item]) -> dict[str, float]:
         """One optimizer step over the whole batch; every example weighs the same, however it is cut into micro-batches."""
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        mine = list(items)[rank::processes]
+        mine = sorted(list(items)[rank::processes], key=self.task.size)
         size, sums = self.settings.micro_batch_size, {"loss": 0.0}
         for first in range(0, len(mine), size):
             micro = mine[first : first + size]

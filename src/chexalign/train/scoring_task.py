@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from chexalign.errors import WorkError
 from chexalign.policies.policy import Policy
@@ -30,7 +29,8 @@ class ScoringTask:
     """SFT on reports and every preference loss: `settings` is a recipe's `train.algorithm` section."""
 
     def __init__(self, policy: Policy, settings: Any):
-        self.policy, self.settings, self.module = policy, settings, policy.scorer
+        self.policy, self.settings = policy, settings
+        self.module: nn.Module = policy.scorer
         self.algorithm = loss_of(settings)
 
     def inputs(self, items: Sequence[Example]) -> tuple[Any, ...]:
@@ -39,15 +39,17 @@ class ScoringTask:
 
     def batch(self, token_logps: Tensor, items: Sequence[Example]) -> Batch:
         """(B·G, T) token log-probs → summed log-probs (B, G) with their lengths and reference."""
-        like = {"device": token_logps.device, "dtype": token_logps.dtype}
-        lengths = torch.tensor([[len(t) for t in e.completions] for e in items], **like)
+        lengths = token_logps.new_tensor([[len(t) for t in e.completions] for e in items])
         reference = None
         if self.algorithm.needs_reference:
-            reference = torch.tensor([e.ref_logps for e in items], **like)
+            reference = token_logps.new_tensor([e.ref_logps for e in items])
         return Batch(token_logps.sum(1).view(len(items), -1), lengths, reference)
 
     def loss(self, output: Tensor, items: Sequence[Example]) -> tuple[Tensor, dict[str, Tensor]]:
         return self.algorithm.loss(self.batch(output, items), self.settings)
+
+    def size(self, item: Example) -> int:
+        return max(map(len, item.completions))
 
     def check_first(self, output: Tensor, items: Sequence[Example]) -> None:
         """Before any update the policy is the reference, so each stored log-prob must be the one just computed."""

@@ -73,13 +73,14 @@ class TowerTask:
         labels = torch.stack([e.labels for e in items]).to(output.device)
         return F.binary_cross_entropy_with_logits(output, labels, reduction="none").mean(1), {}
 
+    def size(self, item: TowerExample) -> int:
+        return item.pixels.numel()
+
     def check_first(self, output: Tensor, items: Sequence[TowerExample]) -> None:
         """Nothing is promised of an untrained tower."""
 
 
-def tower_examples(
-    policy: Policy, prompts: Sequence[Prompt], labels: Sequence[Sequence[float]]
-) -> list[TowerExample]:
+def tower_examples(policy: Policy, prompts: Sequence[Prompt], labels: Sequence[Sequence[float]]) -> list[TowerExample]:
     """The first image of each study with its labels; pixels are kept in half precision."""
     examples = []
     for prompt, row in zip(prompts, labels, strict=True):

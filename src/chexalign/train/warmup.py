@@ -83,7 +83,7 @@ def _settings(run: Run, phase: Phase) -> Settings:
         steps=phase.steps,
         lr=phase.lr,
         batch_size=phase.batch_size,
-        micro_batch_size=phase.batch_size,
+        micro_batch_size=phase.micro_batch_size,
         seed=run.recipe.seed,
         save_every=run.recipe.warmup.save_every,
         eval_every=phase.eval_every,
@@ -135,10 +135,7 @@ def _text_phase(
     policy.freeze(("tower",))
     task = ScoringTask(policy, Sft())
     train, val = (
-        [
-            Example(p, (policy.completion_ids(target(s)),))
-            for p, s in zip(prompts_for(run, policy, x), x, strict=True)
-        ]
+        [Example(p, (policy.completion_ids(target(s)),)) for p, s in zip(prompts_for(run, policy, x), x, strict=True)]
         for x in splits
     )
     work = run.path("warmup")
@@ -151,9 +148,7 @@ def _text_phase(
         return {"val_loss": float(torch.cat(losses).mean())}
 
     label = f"warm-up: {name.replace('_', ' ')}s (SFT)"
-    return Trainer(
-        task, train, _settings(run, phase), work / name, work / f"{name}_log.jsonl", label, validate
-    ).run()
+    return Trainer(task, train, _settings(run, phase), work / name, work / f"{name}_log.jsonl", label, validate).run()
 
 
 def _finding_list_phase(
