@@ -7,19 +7,20 @@ from typing import Any
 
 from chexalign.data.images import load_image
 from chexalign.jsonl import atomic_write, write_json
-from chexalign.judges.labels import find_mentions
+from chexalign.judges.labels import Mention, find_mentions
 from chexalign.records import Study
 from chexalign.results import Answers, is_abnormal, label_set
 from chexalign.run import Run
 from chexalign.studies import image_root
 
 THUMBNAIL = 320  # pixels, longest side
+SIDES = {"left": ("left",), "right": ("right",), "bilateral": ("left", "right")}
 
 
 def write_examples(run: Run, studies: Sequence[Study], answers: dict[tuple[str, str], Answers]) -> None:
     """examples.json and examples/*.png. Studies are taken in file order, not by how well they went: three abnormal to one
     normal, so that the dozen shows findings."""
-    decoding = "greedy" if ("aligned", "greedy") in answers else "temperature_1"
+    decoding = "temperature_1"  # the headline's
     rows = []
     for i in _choose(studies, run.recipe.report.examples):
         study = studies[i]
@@ -30,7 +31,10 @@ def write_examples(run: Run, studies: Sequence[Study], answers: dict[tuple[str, 
                 "decoding": decoding,
                 "image": _thumbnail(run, study),
                 "indication": study.indication,
-                "reference": {"text": study.findings, "marks": _marks(study.findings, None)},
+                "reference": {
+                    "text": study.findings,
+                    "marks": reference_marks(study.findings, answers["aligned", decoding].texts[i]),
+                },
                 **{w: _answer(answers[w, decoding], i, study.findings) for w in ("baseline", "aligned")},
             }
         )
@@ -48,24 +52,40 @@ def _answer(found: Answers, i: int, reference: str) -> dict[str, Any]:
     text = found.texts[i]
     return {
         "text": text,
-        "marks": _marks(text, label_set(reference)),
+        "marks": marks(text, reference),
         "missing": sorted(label_set(reference) - label_set(text) - {"No Finding"}),
         "scores": {judge: values[i] for judge, values in found.scores.items()},
     }
 
 
-def _marks(text: str, truth: frozenset[str] | None) -> list[dict[str, Any]]:
-    """Spans of positive findings: right or wrong by the reference's labels; in the reference itself, all are right."""
-    return [
-        {
-            "start": m.start,
-            "end": m.end,
-            "kind": "right" if truth is None or m.label in truth else "wrong",
-            "label": m.label,
-        }
-        for m in find_mentions(text)
-        if m.status != 0
-    ]
+def marks(text: str, reference: str) -> list[dict[str, Any]]:
+    """Spans of a report's positive findings: right where the reference has the finding on that side, else wrong."""
+    truth = _sides(reference)
+    return [_mark(m, "right" if _agrees(m, truth) else "wrong") for m in find_mentions(text) if m.status != 0]
+
+
+def reference_marks(reference: str, text: str) -> list[dict[str, Any]]:
+    """Spans of the reference's positive findings: right where the aligned report has the finding at all, else missing."""
+    stated = label_set(text)
+    return [_mark(m, "right" if m.label in stated else "missing") for m in find_mentions(reference) if m.status != 0]
+
+
+def _mark(mention: Mention, kind: str) -> dict[str, Any]:
+    return {"start": mention.start, "end": mention.end, "kind": kind, "label": mention.label}
+
+
+def _sides(text: str) -> dict[str, set[str]]:
+    """Finding → the sides its positive mentions name; an empty set where none is named."""
+    found: dict[str, set[str]] = {}
+    for m in find_mentions(text):
+        if m.status != 0:
+            found.setdefault(m.label, set()).update(SIDES.get(m.side or "", ()))
+    return found
+
+
+def _agrees(mention: Mention, truth: dict[str, set[str]]) -> bool:
+    sides, named = truth.get(mention.label), set(SIDES.get(mention.side or "", ()))
+    return sides is not None and (not sides or not named or bool(sides & named))
 
 
 def _thumbnail(run: Run, study: Study) -> str | None:

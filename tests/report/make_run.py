@@ -123,7 +123,7 @@ def finding_block(truth: Any, before: Any, after: Any) -> dict[str, Any]:
         "difference": {},
     }
     for metric, function in (("precision", stats.precision), ("recall", stats.recall), ("f1", stats.micro_f1)):
-        cells = stats.corpus_cells(counts(truth, before), counts(truth, after), function, **BOOT)
+        cells = stats.corpus_cells((counts(truth, before), counts(truth, after)), function, **BOOT)
         put(out, metric, [{**cell, "n": n} for cell in cells])
     return out
 
@@ -143,8 +143,8 @@ def results(name: str, rows: list[dict[str, Any]], truth: Any, found: Any) -> di
     out |= pick("temperature_1", "temperature 1.0")
     before, after = (counts(truth, found["temperature_1", policy]) for policy in POLICIES)
     for labels in ("13", "14", "5"):
-        put(out, f"chexpert_rule_micro{labels}", stats.corpus_cells(before, after, stats.micro_f1, **BOOT))
-        put(out, f"chexpert_rule_macro{labels}", stats.corpus_cells(before, after, stats.macro_f1, **BOOT))
+        put(out, f"chexpert_rule_micro{labels}", stats.corpus_cells((before, after), stats.micro_f1, **BOOT))
+        put(out, f"chexpert_rule_macro{labels}", stats.corpus_cells((before, after), stats.macro_f1, **BOOT))
     subsets = {"greedy": pick("greedy", "greedy"), "abnormal": pick("temperature_1", "temperature 1.0", True)}
     subsets["greedy_abnormal"] = pick("greedy", "greedy", True)
     for i, label in enumerate(LABELS):
