@@ -12,12 +12,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from chexalign.judges import load as load_judge
 from chexalign.jsonl import read_records, write_json
+from chexalign.judges import load as load_judge
 from chexalign.policies import Policy
 from chexalign.policies.generate import stream_seed
 from chexalign.policies.open import open_policy, prompts_for
-from chexalign.recipe import load_recipe
+from chexalign.recipe_file import load_recipe
 from chexalign.records import Pair, Study
 from chexalign.run import Run
 from chexalign.train.align import _examples

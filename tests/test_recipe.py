@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from chexalign.errors import RecipeError
-from chexalign.recipe import ALGORITHM_NAMES, build_recipe, load_recipe, parse_yaml
+from chexalign.recipe import ALGORITHM_NAMES
+from chexalign.recipe_file import build_recipe, load_recipe, parse_yaml
 from chexalign.train.algorithms import ALGORITHMS
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"

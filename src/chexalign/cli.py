@@ -33,7 +33,7 @@ Quick = Annotated[bool, typer.Option("--quick", help="The recipe's small form, w
 def _go(recipe: str, overrides: list[str] | None, quick: bool, stages: list[str], page: bool) -> None:
     from transformers.utils import logging as hf_logging
 
-    from chexalign.recipe import load_recipe
+    from chexalign.recipe_file import load_recipe
     from chexalign.run import run_stages
 
     hf_logging.disable_progress_bar()
@@ -105,7 +105,7 @@ def report(recipe: RecipeArgument, overrides: Overrides = None, quick: Quick = F
 
     folder = Path(recipe)
     if not (folder / "manifest.json").is_file():
-        from chexalign.recipe import load_recipe
+        from chexalign.recipe_file import load_recipe
 
         loaded = load_recipe(recipe, overrides, quick)
         folder = loaded.run_dir or Path("runs") / loaded.name
@@ -171,7 +171,7 @@ def recipes() -> None:
 
     Example: chexalign recipes
     """
-    from chexalign.recipe import recipe_folders
+    from chexalign.recipe_file import recipe_folders
 
     seen: set[str] = set()
     for folder in recipe_folders():
@@ -189,7 +189,7 @@ def check(recipe: RecipeArgument, overrides: Overrides = None, quick: Quick = Fa
     Example: chexalign check iu_xray_smoke studies.root=../shared/data/iu_xray
     """
     from chexalign.check import check_recipe
-    from chexalign.recipe import load_recipe
+    from chexalign.recipe_file import load_recipe
 
     problems = 0
     for ok, line in check_recipe(load_recipe(recipe, overrides, quick)):

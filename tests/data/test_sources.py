@@ -8,7 +8,8 @@ from PIL import Image
 
 from chexalign.data import Drops, check_leakage, load_source, split_by_patient
 from chexalign.errors import RecipeError, WorkError
-from chexalign.recipe import Studies, build_recipe
+from chexalign.recipe import Studies
+from chexalign.recipe_file import build_recipe
 from chexalign.records import Study
 from chexalign.run import open_run
 from chexalign.studies import make_studies
