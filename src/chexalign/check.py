@@ -18,6 +18,7 @@ from chexalign.judges import load as load_judge
 from chexalign.judges.contract import is_blank
 from chexalign.recipe import Recipe
 from chexalign.records import Study
+from chexalign.studies import needed_splits
 
 LOOKED_AT = 50  # images decoded
 PHANTOM_LIMIT = 50  # studies drawn
@@ -51,7 +52,7 @@ def _check_studies(recipe: Recipe, studies: list[Study], drops: Drops) -> Iterat
     splits = Counter(s.split for s in studies)
     shown = ", ".join(f"{splits[k]} {k}" for k in ("train", "val", "test"))
     drawn = " (a draw of the phantom law)" if recipe.studies.source == "phantom" else ""
-    yield all(splits[k] for k in ("train", "test")), f"{len(studies)} studies{drawn}: {shown}"
+    yield all(splits[k] for k in needed_splits(recipe)), f"{len(studies)} studies{drawn}: {shown}"
     yield (
         not drops.lines,
         f"unreadable rows: {len(drops.lines)}" + (f", first: {drops.lines[0]}" if drops.lines else ""),
@@ -70,6 +71,13 @@ def _check_studies(recipe: Recipe, studies: list[Study], drops: Drops) -> Iterat
 
 def _check_images(recipe: Recipe, studies: list[Study], root: Path) -> Iterator[Finding]:
     broken, looked, sizes = [], 0, set()
+    without = sum(not s.images for s in studies if s.source != "openi")
+    if without and recipe.studies.max_images:
+        note = "these are dropped; studies.max_images=0 for text alone"
+        yield (
+            without < len(studies) / 2,
+            f"studies without an image of a wanted view: {without} of {len(studies)}; {note}",
+        )
     step = max(1, len(studies) // LOOKED_AT)
     for study in studies[::step][:LOOKED_AT]:
         for path, _view in study.images[: recipe.studies.max_images]:
@@ -103,10 +111,11 @@ def _check_lengths(recipe: Recipe, studies: list[Study]) -> Iterator[Finding]:
         f"{longest} tokens; sample.max_new_tokens is {recipe.sample.max_new_tokens}",
     )
     images = min(recipe.studies.max_images, max((len(s.images) for s in studies), default=0))
-    total = images * limits.image_tokens + longest
+    total = images * limits.image_tokens + tokens[-1]
     yield (
         total < limits.positions,
-        f"at most {images} images of {limits.image_tokens} tokens and a long report: {total} of {limits.positions} positions",
+        f"at most {images} images of {limits.image_tokens} tokens and the longest report: "
+        f"{total} of {limits.positions} positions",
     )
 
 

@@ -30,7 +30,9 @@ Overrides = Annotated[
 Quick = Annotated[bool, typer.Option("--quick", help="The recipe's small form, where it defines one.")]
 
 
-def _go(recipe: str, overrides: list[str] | None, quick: bool, stages: list[str], page: bool) -> None:
+def _go(
+    recipe: str, overrides: list[str] | None, quick: bool, stages: list[str], page: bool, restart: str | None = None
+) -> None:
     from transformers.utils import logging as hf_logging
 
     from chexalign.recipe_file import load_recipe
@@ -38,7 +40,7 @@ def _go(recipe: str, overrides: list[str] | None, quick: bool, stages: list[str]
 
     hf_logging.disable_progress_bar()
     hf_logging.set_verbosity_error()
-    run = run_stages(load_recipe(recipe, overrides, quick), stages)
+    run = run_stages(load_recipe(recipe, overrides, quick), stages, restart)
     if page:
         from chexalign.report.page import write_page
 
@@ -70,12 +72,19 @@ def demo(
 
 
 @app.command()
-def run(recipe: RecipeArgument, overrides: Overrides = None, quick: Quick = False) -> None:
+def run(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    quick: Quick = False,
+    restart: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Remove what this stage and later ones wrote, and begin there.")
+    ] = None,
+) -> None:
     """All stages of a recipe. Run it again to resume.
 
     Example: chexalign run recipes/tiny.yaml seed=1
     """
-    _go(recipe, overrides, quick, _all_stages(), True)
+    _go(recipe, overrides, quick, _all_stages(), True, restart)
 
 
 def _stage_command(name: str, what: str, example: str) -> None:
@@ -218,11 +227,11 @@ def main() -> None:
         say(f"error: {error}")
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        say(
-            f"error: the disk is full ({error.filename or 'while writing'}); free some space and run the same command again"
-        )
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = error.filename or "while writing"
+            say(f"error: the disk is full ({where}); free some space and run the same command again")
+        else:
+            say(f"error: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
         sys.exit(1)
     except KeyboardInterrupt:
         say("interrupted; the same command resumes")

@@ -36,9 +36,9 @@ def evaluate(run: Run) -> StageResult:
         rows |= _generate(run, which, studies)
     answers = {key: _judge(run, key, studies, found) for key, found in rows.items()}
     results = _results(run, studies, references, answers)
-    results["controls"] = {"template": _template_control(run, everyone, references)}
+    results["controls"] = {"template": _template_control(run, everyone, studies)}
     if ("aligned", "shuffled") in answers:
-        results["controls"]["shuffled_images"] = _shuffled_control(run, answers)
+        results["controls"]["shuffled_images"] = _shuffled_control(run, answers, _donors(run, studies))
     cut = [
         r for (which, decoding), found in rows.items() if which == "aligned" for r in found if decoding != "shuffled"
     ]
@@ -49,13 +49,13 @@ def evaluate(run: Run) -> StageResult:
     return StageResult(len(studies), sum(map(len, rows.values())), {})
 
 
-def _decodings(run: Run, which: str) -> dict[str, float]:
+def _decodings(run: Run, which: str, images: bool) -> dict[str, float]:
     """Name → temperature. The shuffled control decodes at temperature 1 too."""
     settings = run.recipe.evaluate
     return {
         "temperature_1": 1.0,
         **({"greedy": 0.0} if settings.greedy else {}),
-        **({"shuffled": 1.0} if settings.shuffled_images and which == "aligned" else {}),
+        **({"shuffled": 1.0} if settings.shuffled_images and which == "aligned" and images else {}),
     }
 
 
@@ -63,12 +63,13 @@ def _generate(run: Run, which: str, studies: Sequence[Study]) -> dict[tuple[str,
     policy = open_policy(run, which)
     prompts = prompts_for(run, policy, studies)
     rows = {}
-    for decoding, temperature in _decodings(run, which).items():
+    images = any(p.images for p in prompts)
+    for decoding, temperature in _decodings(run, which, images).items():
         rows[which, decoding] = generate_to(
             run.path(f"evaluation/{which}.{decoding}.jsonl"),
             policy,
             studies,
-            _other_images(prompts) if decoding == "shuffled" else prompts,
+            _with_other_images(prompts, _donors(run, studies)) if decoding == "shuffled" else prompts,
             label=f"{which}, {decoding.replace('_', ' ')}",
             seed=run.recipe.seed + 1,
             n=1,
@@ -80,16 +81,21 @@ def _generate(run: Run, which: str, studies: Sequence[Study]) -> dict[tuple[str,
     return rows
 
 
-def _other_images(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Each study's words with the images of a study with as many images, about half the list away."""
+def _donors(run: Run, studies: Sequence[Study]) -> list[int]:
+    """For each study another one with as many images, about half the list away; itself where there is no other."""
     groups: dict[int, list[int]] = {}
-    for i, p in enumerate(prompts):
-        groups.setdefault(len(p.images), []).append(i)
-    donor: dict[int, int] = {}
+    for i, study in enumerate(studies):
+        groups.setdefault(len(study.images[: run.recipe.studies.max_images]), []).append(i)
+    donors = list(range(len(studies)))
     for members in groups.values():
         shift = max(1, len(members) // 2)
-        donor |= {i: members[(k + shift) % len(members)] for k, i in enumerate(members)}
-    return [Prompt(p.text, prompts[donor[i]].images, p.root) for i, p in enumerate(prompts)]
+        for k, i in enumerate(members):
+            donors[i] = members[(k + shift) % len(members)]
+    return donors
+
+
+def _with_other_images(prompts: Sequence[Prompt], donors: Sequence[int]) -> list[Prompt]:
+    return [Prompt(p.text, prompts[d].images, p.root) for p, d in zip(prompts, donors, strict=True)]
 
 
 def _judge(run: Run, key: tuple[str, str], studies: Sequence[Study], rows: Sequence[Completion]) -> Answers:
@@ -129,10 +135,14 @@ def _results(
     }
 
 
-def _shuffled_control(run: Run, answers: dict[tuple[str, str], Answers]) -> dict[str, Any]:
-    """Scores with other studies' images, and how much the right images add (paired, right − shuffled)."""
-    settings = run.recipe.evaluate
-    real, blind = answers["aligned", "temperature_1"].scores, answers["aligned", "shuffled"].scores
+def _shuffled_control(run: Run, answers: dict[tuple[str, str], Answers], donors: Sequence[int]) -> dict[str, Any]:
+    """Scores with other studies' images, and how much the right images add (paired, right − shuffled).
+
+    A study that had to keep its own images counts as abstained.
+    """
+    settings, real = run.recipe.evaluate, answers["aligned", "temperature_1"].scores
+    shuffled = answers["aligned", "shuffled"].scores
+    blind = {j: [v if donors[i] != i else None for i, v in enumerate(values)] for j, values in shuffled.items()}
     return {
         "scores": _cells(run, blind),
         "difference": {
@@ -142,20 +152,20 @@ def _shuffled_control(run: Run, answers: dict[tuple[str, str], Answers]) -> dict
     }
 
 
-def _template_control(run: Run, everyone: Sequence[Study], references: list[str]) -> dict[str, Any]:
-    """The best fixed report: of up to 60 training reports, the one that agrees most with the others by the pair judge."""
-    reports = sorted({s.findings for s in everyone if s.split == "train"})
-    step = max(1, len(reports) // TEMPLATE_CANDIDATES)
-    candidates = reports[::step][:TEMPLATE_CANDIDATES]
+def _template_control(run: Run, everyone: Sequence[Study], studies: Sequence[Study]) -> dict[str, Any]:
+    """The best fixed report: of 60 training reports, the one that agrees most with the others by the first headline judge."""
+    train = sorted({s.findings: s for s in everyone if s.split == "train"}.values(), key=lambda s: s.findings)
+    pool = train[:: -(-len(train) // TEMPLATE_CANDIDATES)]
+    candidates, references = [s.findings for s in pool], [s.findings for s in studies]
     judge = load_judge(run.recipe.evaluate.headline[0])
 
     def agreement(text: str) -> float:
-        scores = [a.score for a in judge.score([text] * len(candidates), candidates) if a.score is not None]
+        scores = [a.score for a in judge.score([text] * len(pool), candidates, pool) if a.score is not None]
         return sum(scores) / max(1, len(scores))
 
     text = max(candidates, key=agreement)
     scores = {
-        name: [a.score for a in load_judge(name).score([text] * len(references), references)]
+        name: [a.score for a in load_judge(name).score([text] * len(studies), references, studies)]
         for name in run.recipe.evaluate.judges
     }
     abnormal = [i for i, r in enumerate(references) if is_abnormal(r)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,12 +90,12 @@ def _agrees(mention: Mention, truth: dict[str, set[str]]) -> bool:
 
 
 def _thumbnail(run: Run, study: Study) -> str | None:
-    if not study.images:
+    if not study.images[: run.recipe.studies.max_images]:
         return None
     image = load_image(image_root(run), study.images[0][0])
     image.thumbnail((THUMBNAIL, THUMBNAIL))
-    safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in study.study_id)
-    path = run.path(f"examples/{safe}.png")
+    name = hashlib.blake2b(study.study_id.encode(), digest_size=8).hexdigest()  # an id may hold what a file name cannot
+    path = run.path(f"examples/{name}.png")
     with atomic_write(path, "wb") as handle:
         image.save(handle, format="PNG")
-    return f"examples/{safe}.png"
+    return f"examples/{name}.png"

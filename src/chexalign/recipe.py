@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -43,6 +44,14 @@ class TinyPolicy(Section):
     heads: Count = 4
     vocabulary: Count = 1024
 
+    @model_validator(mode="after")
+    def _divisible(self) -> TinyPolicy:
+        if self.width % self.heads or self.tower_width % self.heads:
+            raise ValueError(f"widths {self.tower_width} and {self.width} must be multiples of heads {self.heads}")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}")
+        return self
+
 
 class PolicySection(Section):
     """The model to align: `tiny` (built here, needs a warm-up), a local checkpoint folder, or a hub id."""
@@ -50,9 +59,17 @@ class PolicySection(Section):
     model: str = "tiny"
     tiny: TinyPolicy = TinyPolicy()
     prompt: str = "Write the findings of this chest X-ray."  # may hold {indication} and {comparison}
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"  # training keeps float32 weights and computes in this
     download: bool = False  # no network unless the recipe says so
     trust_remote_code: bool = False  # no remote code unless the recipe says so
+
+    @field_validator("prompt")
+    @classmethod
+    def _known_fields(cls, value: str) -> str:
+        wrong = {name for _, name, _, _ in Formatter().parse(value) if name is not None} - {"indication", "comparison"}
+        if wrong:
+            raise ValueError(f"no field {sorted(wrong)}; there are {{indication}} and {{comparison}}")
+        return value
 
 
 class Phase(Section):
@@ -78,7 +95,7 @@ class Warmup(Section):
 class Sample(Section):
     """CheXalign's defaults: four draws per training study at temperature 1."""
 
-    n: Count = 4
+    n: Annotated[int, Field(ge=2)] = 4  # a pair needs two
     temperature: Rate = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_new_tokens: Count = 512
@@ -161,10 +178,17 @@ class Train(Section):
             value = {**value, "algorithm": {"type": value["algorithm"]}}
         return value
 
+    @field_validator("freeze")
+    @classmethod
+    def _something_learns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) == 3:
+            raise ValueError("tower, projector and decoder are all frozen: nothing would learn")
+        return value
+
 
 class Evaluate(Section):
     judges: tuple[str, ...] = ("chexpert_rule_f1", "finding_f1", "rouge_l", "bleu4", "lc_finding_f1")
-    headline: tuple[str, ...] = ("chexpert_rule_f1", "finding_f1")
+    headline: Annotated[tuple[str, ...], Field(min_length=1)] = ("chexpert_rule_f1", "finding_f1")
     limit: Count | None = None  # how many test studies; all when absent
     greedy: bool = True  # greedy decoding beside temperature 1
     shuffled_images: bool = True  # control: the aligned policy with another study's images

@@ -47,7 +47,7 @@ def find_recipe(name_or_path: str) -> Path:
         return path
     known = {p.stem: p for folder in reversed(recipe_folders()) for p in sorted(folder.glob("*.yaml"))}
     stem = path.stem if path.suffix in (".yaml", ".yml") else name_or_path
-    if stem in known and (path.parent == Path(".") or path.parent.name == "recipes"):
+    if stem in known and path.parent in (Path("."), Path("recipes")):
         return known[stem]
     raise RecipeError(f"no recipe {name_or_path!r}; {_nearest(stem, list(known))}")
 

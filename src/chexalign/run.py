@@ -6,6 +6,7 @@ import fcntl
 import importlib
 import importlib.metadata
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,16 +22,46 @@ from chexalign.jsonl import read_json, write_json
 from chexalign.progress import say
 from chexalign.recipe import Recipe
 
-# stage → (function, recipe sections it reads, the file that says it is finished). Order is the order of the road; the
-# page is no stage of it: it reads what these wrote and can be made again at any time.
-STAGES: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "studies": ("chexalign.studies:make_studies", ("seed", "studies"), "studies.jsonl"),
-    "warmup": ("chexalign.train.warmup:warm_up", ("policy", "warmup"), "baseline/config.json"),
-    "sample": ("chexalign.sample:sample_completions", ("sample",), "completions.jsonl"),
-    "score": ("chexalign.score:score_completions", ("score",), "verdicts.jsonl"),
-    "pairs": ("chexalign.pairs:make_pairs", ("pairs",), "pairs.jsonl"),
-    "train": ("chexalign.train.align:align", ("train",), "policy/config.json"),
-    "evaluate": ("chexalign.evaluate:evaluate", ("evaluate",), "results.json"),
+
+@dataclass(frozen=True)
+class Stage:
+    function: str  # module:function
+    reads: tuple[str, ...]  # recipe sections, beside those of the stages before it
+    product: str  # the file that says it is finished
+    writes: tuple[str, ...]  # all it may leave in the run folder, finished or not
+
+
+# In the order of the road. The page is no stage of it: it reads what these wrote and can be made again at any time.
+STAGES: dict[str, Stage] = {
+    "studies": Stage(
+        "chexalign.studies:make_studies",
+        ("seed", "studies"),
+        "studies.jsonl",
+        ("studies.jsonl", "studies_dropped.txt", "images"),
+    ),
+    "warmup": Stage(
+        "chexalign.train.warmup:warm_up", ("policy", "warmup"), "baseline/config.json", ("baseline", "warmup")
+    ),
+    "sample": Stage("chexalign.sample:sample_completions", ("sample",), "completions.jsonl", ("completions.jsonl",)),
+    "score": Stage("chexalign.score:score_completions", ("score",), "verdicts.jsonl", ("verdicts.jsonl",)),
+    "pairs": Stage(
+        "chexalign.pairs:make_pairs",
+        ("pairs",),
+        "pairs.jsonl",
+        ("pairs.jsonl", "pairs_trl.jsonl", "pairs_summary.json"),
+    ),
+    "train": Stage(
+        "chexalign.train.align:align",
+        ("train",),
+        "policy/config.json",
+        ("policy", "train", "train_log.jsonl", "reference_logps.json"),
+    ),
+    "evaluate": Stage(
+        "chexalign.evaluate:evaluate",
+        ("evaluate", "report"),
+        "results.json",
+        ("results.json", "evaluation", "examples", "examples.json"),
+    ),
 }
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "numpy", "pydantic")
 
@@ -82,8 +113,8 @@ def _git_commit() -> str | None:
 def _sections(recipe: Recipe, stage: str) -> dict[str, Any]:
     """The recipe settings a stage depends on: its own and those of all stages before it."""
     wanted: list[str] = []
-    for name, (_, sections, _) in STAGES.items():
-        wanted += sections
+    for name, described in STAGES.items():
+        wanted += described.reads
         if name == stage:
             break
     full = recipe.model_dump(mode="json")
@@ -100,7 +131,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def open_run(recipe: Recipe) -> Run:
-    """Make or reopen the run folder. Raises RecipeError if it belongs to another recipe or to other settings."""
+    """Make or reopen the run folder, reading only. Raises RecipeError if it belongs to another recipe or other settings."""
     from chexalign.data import load_source
     from chexalign.judges import load as load_judge
 
@@ -108,39 +139,45 @@ def open_run(recipe: Recipe) -> Run:
     for name in {*recipe.score.judges, *recipe.evaluate.judges}:
         load_judge(name)
     folder = recipe.run_dir or Path("runs") / recipe.name
-    path = folder / "manifest.json"
-    manifest: dict[str, Any]
-    if not path.exists():
-        if folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
-            raise RecipeError(f"{folder} is not empty and holds no manifest.json; choose another with run_dir=DIR")
-        manifest = {"chexalign": __version__, "stages": {}}
-    else:
+    path, manifest = folder / "manifest.json", {"chexalign": __version__, "stages": {}}
+    if path.exists():
         manifest = read_json(path)
-        _check_same(recipe, folder, manifest)
+    elif folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()):
+        raise RecipeError(f"{folder} is not empty and holds no manifest.json; choose another with run_dir=DIR")
     folder.mkdir(parents=True, exist_ok=True)
-    manifest |= {
-        "recipe": recipe.model_dump(mode="json"),
-        "versions": _versions(),
-        "git": _git_commit(),
-        "seeds": {"recipe": recipe.seed},
-        "judges": {n: load_judge(n).version for n in sorted({*recipe.score.judges, *recipe.evaluate.judges})},
-    }
-    run = Run(recipe, folder, manifest)
-    run.save_manifest()
-    return run
+    return Run(recipe, folder, manifest)
 
 
-def _check_same(recipe: Recipe, folder: Path, manifest: dict[str, Any]) -> None:
+def _check_same(run: Run) -> None:
     """Settings that a started stage used must not have changed: its rows would lie about how they were made."""
-    old_name = manifest["recipe"]["name"]
-    remedy = f"choose another folder with run_dir=DIR, or delete {folder} to start again"
-    if old_name != recipe.name:
-        raise RecipeError(f"{folder} belongs to recipe {old_name!r}, not {recipe.name!r}; {remedy}")
-    for stage in manifest["stages"]:
-        old, new = (_flat(x) for x in (manifest["stages"][stage]["settings"], _sections(recipe, stage)))
+    other = f"choose another folder with run_dir=DIR, or delete {run.dir} to start again"
+    if (old_name := run.manifest.get("recipe", {}).get("name", run.recipe.name)) != run.recipe.name:
+        raise RecipeError(f"{run.dir} belongs to recipe {old_name!r}, not {run.recipe.name!r}; {other}")
+    for stage in run.manifest["stages"]:
+        old, new = _flat(run.manifest["stages"][stage]["settings"]), _flat(_sections(run.recipe, stage))
         if changed := [k for k in {**old, **new} if old.get(k) != new.get(k)]:
             what = "; ".join(f"{k} was {old.get(k)!r}, is now {new.get(k)!r}" for k in changed[:3])
-            raise RecipeError(f"{folder}: stage {stage!r} ran with other settings ({what}); {remedy}")
+            raise RecipeError(
+                f"{run.dir}: stage {stage!r} ran with other settings ({what}); choose another folder with run_dir=DIR, "
+                f"or `chexalign run … --restart {stage}` to remove what it and later stages wrote"
+            )
+
+
+def _left(run: Run, stage: str) -> list[Path]:
+    """What a stage has left in the folder, finished or not."""
+    names = STAGES[stage].writes
+    return [p for n in names for p in (run.path(n), run.path(f"{n}.part"), run.path(f".{n}.new")) if p.exists()]
+
+
+def _forget(run: Run, first: str) -> None:
+    """Remove what `first` and all later stages wrote, and their manifest entries."""
+    if first not in STAGES:
+        raise RecipeError(f"--restart: no stage {first!r}; there are {', '.join(STAGES)}")
+    order = list(STAGES)
+    for name in order[order.index(first) :]:
+        for path in _left(run, name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        run.manifest["stages"].pop(name, None)
 
 
 @contextmanager
@@ -155,19 +192,28 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def run_stage(run: Run, name: str) -> None:
-    """Run one stage, or resume it, or say that it is finished. Updates the manifest before and after."""
-    target, _, product = STAGES[name]
-    stages = run.manifest["stages"]
-    if stages.get(name, {}).get("finished") and run.path(product).exists():
-        say(f"{name}: already finished ({run.path(product)})")
+    """Run one stage, or resume it, or say that it is finished. The manifest is updated before and after the work.
+
+    A stage that fails without leaving anything behind is forgotten, so that its settings can be put right.
+    """
+    stage, stages = STAGES[name], run.manifest["stages"]
+    if stages.get(name, {}).get("finished") and run.path(stage.product).exists():
+        say(f"{name}: already finished ({run.path(stage.product)})")
         return
     spent = stages.get(name, {}).get("seconds", 0.0)
-    settings = _sections(run.recipe, name)
-    stages[name] = {"settings": settings, "git": run.manifest["git"], "finished": None, "seconds": spent}
+    made_with = _made_with(run.recipe)
+    run.manifest |= {"recipe": run.recipe.model_dump(mode="json"), "seeds": {"recipe": run.recipe.seed}, **made_with}
+    stages[name] = {"settings": _sections(run.recipe, name), **made_with, "finished": None, "seconds": spent}
     run.save_manifest()
-    module, _, function = target.partition(":")
+    module, _, function = stage.function.partition(":")
     start = time.monotonic()
-    result: StageResult = getattr(importlib.import_module(module), function)(run)
+    try:
+        result: StageResult = getattr(importlib.import_module(module), function)(run)
+    except (RecipeError, WorkError):
+        if not _left(run, name):
+            del stages[name]
+            run.save_manifest()
+        raise
     stages[name] |= {
         "rows_in": result.rows_in,
         "rows_out": result.rows_out,
@@ -177,13 +223,28 @@ def run_stage(run: Run, name: str) -> None:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     run.save_manifest()
-    say(f"{name}: {result.rows_in} in, {result.rows_out} out, {stages[name]['seconds']:.1f} s → {run.path(product)}")
+    say(
+        f"{name}: {result.rows_in} in, {result.rows_out} out, {stages[name]['seconds']:.1f} s → {run.path(stage.product)}"
+    )
 
 
-def run_stages(recipe: Recipe, names: list[str]) -> Run:
-    """Open the run folder, lock it, and run the named stages in the order of the road."""
+def _made_with(recipe: Recipe) -> dict[str, Any]:
+    """What makes a stage's rows what they are, beside its settings: kept with each stage, as of when it ran."""
+    from chexalign.judges import load as load_judge
+
+    judges = sorted({*recipe.score.judges, *recipe.evaluate.judges})
+    return {"versions": _versions(), "git": _git_commit(), "judges": {n: load_judge(n).version for n in judges}}
+
+
+def run_stages(recipe: Recipe, names: list[str], restart: str | None = None) -> Run:
+    """Lock the run folder, check that it is this recipe's, and run the named stages in the order of the road."""
     run = open_run(recipe)
     with _lock(run.dir):
+        run = open_run(recipe)  # as the process that held the lock left it
+        if restart:
+            _forget(run, restart)
+        _check_same(run)
+        run.save_manifest()
         for name in STAGES:
             if name in names and not (name == "warmup" and recipe.warmup is None):
                 run_stage(run, name)

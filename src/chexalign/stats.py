@@ -24,7 +24,8 @@ def resample(n: int, n_boot: int, seed: int) -> np.ndarray:
 
 def _cell(point: float | None, draws: np.ndarray, n: int, abstained: int, level: float) -> Cell:
     draws = draws[np.isfinite(draws)]
-    if point is None or not len(draws):
+    if point is None or not np.isfinite(point) or not n or not len(draws):
+        point = None if point is None or not np.isfinite(point) or not n else point
         return {"mean": point, "low": None, "high": None, "n": n, "abstained": abstained}
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return {"mean": point, "low": float(low), "high": float(high), "n": n, "abstained": abstained}
@@ -81,17 +82,19 @@ def macro_f1(totals: np.ndarray) -> np.ndarray:
 
 
 def precision(totals: np.ndarray) -> np.ndarray:
+    """Share of what was stated that is there; NaN where nothing was stated."""
     tp, fp = totals[..., 0, :].sum(-1), totals[..., 1, :].sum(-1)
-    return _ratio(tp, tp + fp)
+    return _ratio(tp, tp + fp, empty=np.nan)
 
 
 def recall(totals: np.ndarray) -> np.ndarray:
+    """Share of what is there that was stated; NaN where nothing is there."""
     tp, fn = totals[..., 0, :].sum(-1), totals[..., 2, :].sum(-1)
-    return _ratio(tp, tp + fn)
+    return _ratio(tp, tp + fn, empty=np.nan)
 
 
-def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    return np.divide(top, bottom, out=np.zeros_like(top, dtype=float), where=bottom > 0)
+def _ratio(top: np.ndarray, bottom: np.ndarray, empty: float = 0.0) -> np.ndarray:
+    return np.divide(top, bottom, out=np.full_like(top, empty, dtype=float), where=bottom > 0)
 
 
 def corpus_cells(

@@ -12,6 +12,7 @@ from chexalign.errors import WorkError
 from chexalign.jsonl import atomic_write, write_records
 from chexalign.judges.contract import is_blank
 from chexalign.progress import progress, say
+from chexalign.recipe import Recipe
 from chexalign.records import Study
 from chexalign.run import Run, StageResult
 
@@ -40,10 +41,19 @@ def make_studies(run: Run) -> StageResult:
     studies = list(itertools.islice(usable, settings.n))
     check_leakage(studies)
     _report_drops(run, drops)
-    if not any(s.split == "train" for s in studies):
-        raise WorkError(f"no usable training study in {settings.source}; see {run.dir / 'studies_dropped.txt'}")
+    for split in needed_splits(run.recipe):
+        if not any(s.split == split for s in studies):
+            raise WorkError(
+                f"no usable {split} study among {len(studies)} from {settings.source}; raise studies.n or the split's share, "
+                f"or see what was dropped"
+            )
     write_records(run.path("studies.jsonl"), sorted(studies, key=Study.key))
     return StageResult(rows_in, len(studies), dict(drops.reasons))
+
+
+def needed_splits(recipe: Recipe) -> tuple[str, ...]:
+    """Training and test always; validation where a warm-up stops early on it."""
+    return ("train", "val", "test") if recipe.warmup else ("train", "test")
 
 
 def _in_drawn_order(studies: list[Study], run: Run) -> list[Study]:

@@ -33,7 +33,7 @@ def load_image(root: Path, relative: str) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             return _to_8_bit(image).convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
         raise ImageError(f"image {path} cannot be decoded ({error}); export it again") from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,27 +87,52 @@ def jsonl(settings: Studies, seed: int, folder: Path, drops: Drops) -> Iterator[
         yield study
 
 
-def _own_study(row: dict[str, Any], split_of: Any, views: tuple[str, ...]) -> Study:
+def _own_study(row: dict[str, Any], split_of: Callable[[str], str], views: tuple[str, ...]) -> Study:
+    """One row as a study. Raises ValueError saying what is wrong with it."""
     known = set(Study.__dataclass_fields__) | {"report"}
     if unknown := sorted(set(row) - known):
         raise ValueError(f"unknown field {', '.join(unknown)} (known: {', '.join(sorted(known))})")
-    if "study_id" not in row:
+    study_id = _identifier(row, "study_id")
+    if study_id is None:
         raise ValueError("field study_id is missing")
-    study_id = str(row["study_id"])
-    patient = str(row.get("patient_id") or study_id)
-    images = [
-        (i, "frontal") if isinstance(i, str) else (i["path"], i.get("view", "frontal")) for i in row.get("images", [])
-    ]
+    patient = _identifier(row, "patient_id") or study_id
+    labels = row.get("labels") or {}
+    if not isinstance(labels, dict):
+        raise ValueError("labels must be an object")
     text = {k: row.get(k) or "" for k in ("indication", "comparison", "findings", "impression")}
-    return Study(
+    study = Study(
         study_id=study_id,
         patient_id=patient,
         split=row.get("split") or split_of(patient),
-        images=_sort_views(images, views),
-        labels=row.get("labels") or {},
+        images=_sort_views(_own_images(row.get("images") or []), views),
+        labels=labels,
         source=row.get("source") or "jsonl",
         **{**text, "findings": text["findings"] or row.get("report") or ""},
     )
+    study.to_json().encode()  # NaN and broken Unicode are found here, with the row's number
+    return study
+
+
+def _identifier(row: dict[str, Any], name: str) -> str | None:
+    """An id as text; a number, 0 too, is an id. None where there is none."""
+    value = row.get(name)
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(f"{name} must be text or a whole number")
+    return str(value)
+
+
+def _own_images(images: Any) -> list[tuple[str, str]]:
+    if not isinstance(images, list):
+        raise ValueError('images must be a list of paths, or of {"path": …, "view": …}')
+    found = []
+    for image in images:
+        entry = {"path": image} if isinstance(image, str) else image
+        if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+            raise ValueError('images must be a list of paths, or of {"path": …, "view": …}')
+        found.append((entry["path"], entry.get("view") or "frontal"))
+    return found
 
 
 def _rows(path: Path, drops: Drops) -> Iterator[tuple[int, dict[str, Any]]]:

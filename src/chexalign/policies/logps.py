@@ -124,6 +124,8 @@ class Scorer(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
+        self.compute_dtype: torch.dtype | None = None  # of matrix products, where it is not the weights'
 
     def forward(self, prefix: Prefix, ids: Tensor, mask: Tensor) -> Tensor:
-        return completion_logps(self.model, prefix, ids, mask)
+        with torch.autocast(ids.device.type, self.compute_dtype, enabled=self.compute_dtype is not None):
+            return completion_logps(self.model, prefix, ids, mask)

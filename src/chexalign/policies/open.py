@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from chexalign.errors import WorkError
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt, build_prompt
 from chexalign.records import Study
@@ -12,16 +12,33 @@ from chexalign.run import Run
 from chexalign.studies import image_root
 
 
-def open_policy(run: Run, which: str) -> Policy:
+def open_policy(run: Run, which: str, dtype: str | None = None) -> Policy:
     """`baseline` is the warmed-up policy (or the recipe's model itself); `aligned` is what training wrote."""
     settings = run.recipe.policy
-    source: str | Path = run.path("policy")
-    if which == "baseline":
-        source = run.path("baseline") if run.recipe.warmup else settings.model
-    policy = Policy.load(
-        source, dtype=settings.dtype, download=settings.download, trust_remote_code=settings.trust_remote_code
-    )
+    if which == "baseline" and not run.recipe.warmup:
+        policy = Policy.load(
+            settings.model,
+            dtype=dtype or settings.dtype,
+            download=settings.download,
+            trust_remote_code=settings.trust_remote_code,
+        )
+    else:
+        folder, stage = (run.path("baseline"), "warmup") if which == "baseline" else (run.path("policy"), "train")
+        if not (folder / "config.json").is_file():
+            raise WorkError(f"{folder} is missing; run the stage that writes it first: {stage}")
+        trusted = settings.trust_remote_code
+        policy = Policy.load(folder, dtype=dtype or settings.dtype, trust_remote_code=trusted)
     policy.reuse_features = True  # outside training nothing changes the tower
+    return policy
+
+
+def open_for_training(run: Run, which: str = "baseline") -> Policy:
+    """The same in float32; a 16-bit recipe computes in its type and keeps the weights it moves in 32 bits.
+
+    At a learning rate of 1e-6 an update is smaller than the spacing of bfloat16 numbers: 16-bit weights would stay put.
+    """
+    policy = open_policy(run, which, dtype="float32")
+    policy.compute_in(run.recipe.policy.dtype)
     return policy
 
 

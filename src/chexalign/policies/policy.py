@@ -184,7 +184,11 @@ class Policy:
             allowed=len(self.tokenizer),
         )
 
-    # ---- which parts learn
+    # ---- how it learns
+
+    def compute_in(self, dtype: str) -> None:
+        """Score in a 16-bit type while the weights stay as they are (automatic mixed precision)."""
+        self.scorer.compute_dtype = None if dtype == "float32" else getattr(torch, dtype)
 
     def freeze(self, parts: Sequence[str]) -> None:
         """Everything learns except the named parts (tower, projector, decoder)."""

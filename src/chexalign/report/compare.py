@@ -143,11 +143,18 @@ def _difference(
     return cell({metric: stats.paired_difference(a, b, **settings)}, metric)
 
 
+def _evaluated_with(folder: Path) -> dict[str, Any]:
+    """Judge versions as of the evaluation, not of the folder's last opening."""
+    manifest = read_manifest(folder)
+    evaluated = mapping(mapping(manifest.get("stages")).get("evaluate"))
+    return mapping(evaluated.get("judges") or manifest.get("judges"))
+
+
 def _notes(
     names: Sequence[str], run_dirs: Sequence[Path], scores: Sequence[dict[str, Scores]], shared: Sequence[list[str]]
 ) -> list[str]:
     """What the reader must know before trusting a difference: other judges, references or studies."""
-    judges = [mapping(read_manifest(folder).get("judges")) for folder in run_dirs]
+    judges = [_evaluated_with(folder) for folder in run_dirs]
     notes = []
     for i, name in enumerate(names[1:], 1):
         for judge in sorted(set(judges[0]) & set(judges[i])):

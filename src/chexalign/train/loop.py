@@ -24,6 +24,7 @@ from transformers import get_scheduler
 from chexalign.errors import WorkError
 from chexalign.jsonl import atomic_write, read_json, read_lines, write_json
 from chexalign.progress import progress
+from chexalign.train.output import saving
 
 Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)
@@ -173,7 +174,7 @@ class Trainer(Generic[Item]):
         loss = metrics["val_loss"]
         if self.state["best"] is None or loss < self.state["best"]:
             self.state |= {"best": loss, "best_step": step, "waited": 0}
-            with atomic_write(self.folder / "best.pt", "wb") as handle:
+            with saving(self.folder), atomic_write(self.folder / "best.pt", "wb") as handle:
                 torch.save(self.accelerator.unwrap_model(self.module).state_dict(), handle)
         else:
             self.state["waited"] += 1
@@ -192,11 +193,13 @@ class Trainer(Generic[Item]):
         if self.accelerator.is_main_process:
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir(parents=True)
-            model = self.accelerator.unwrap_model(self.module).state_dict()
-            torch.save(
-                {"model": model, "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()},
-                fresh / "state.pt",
-            )
+            state = {
+                "model": self.accelerator.unwrap_model(self.module).state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+            }
+            with saving(self.folder):
+                torch.save(state, fresh / "state.pt")
             write_json(fresh / "progress.json", self.state)
             shutil.rmtree(self.folder / "checkpoint.old", ignore_errors=True)
             if target.exists():

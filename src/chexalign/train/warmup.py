@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from chexalign.errors import WorkError
+from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_records
 from chexalign.judges.labels import LABELS, label_report
 from chexalign.policies.open import prompts_for
@@ -23,7 +23,7 @@ from chexalign.recipe import Phase, Sft
 from chexalign.records import Study
 from chexalign.run import Run, StageResult
 from chexalign.train.loop import Settings, Trainer
-from chexalign.train.output import save_policy
+from chexalign.train.output import save_policy, saving
 from chexalign.train.scoring_task import Example, ScoringTask
 from chexalign.train.tower_task import TowerTask, centre_start, tower_examples, validate_tower
 
@@ -49,12 +49,13 @@ def warm_up(run: Run) -> StageResult:
     for name, (phase, function) in phases.items():
         done = work / f"after_{name}"
         if phase.steps and not done.exists():
-            policy = Policy.load(latest, dtype=run.recipe.policy.dtype)
+            policy = Policy.load(latest, dtype="float32")
+            policy.compute_in(run.recipe.policy.dtype)
             state = function(run, policy, phase, train, val)
             extra[f"{name}_best_step"] = state["best_step"]
             save_policy(policy, done, work / name)
         latest = done if phase.steps else latest
-    save_policy(Policy.load(latest, dtype=run.recipe.policy.dtype), run.path("baseline"), work / "unused")
+    save_policy(Policy.load(latest), run.path("baseline"), work / "unused", run.recipe.policy.dtype)
     for folder in work.glob("after_*"):
         shutil.rmtree(folder)
     return StageResult(len(train) + len(val), len(train), {}, extra)
@@ -68,7 +69,8 @@ def _start(run: Run, work: Path, train: Sequence[Study]) -> Path:
         shutil.rmtree(fresh, ignore_errors=True)
         if policy.model == "tiny":
             texts = [*(s.findings for s in train), *(list_of_findings(s) for s in train), policy.prompt]
-            build_tiny(policy.tiny, texts, fresh, run.recipe.seed)
+            with saving(work):
+                build_tiny(policy.tiny, texts, fresh, run.recipe.seed)
         else:
             Policy.load(
                 policy.model, dtype=policy.dtype, download=policy.download, trust_remote_code=policy.trust_remote_code
@@ -110,6 +112,8 @@ def _tower_phase(
     examples, held_out = (
         tower_examples(policy, prompts_for(run, policy, s), [finding_labels(x) for x in s]) for s in (train, val)
     )
+    if not examples or not held_out:
+        raise RecipeError("warmup.tower: there are no images to learn from; set warmup.tower.steps=0 for text alone")
     work = run.path("warmup")
     if run.recipe.policy.model == "tiny":  # only a random tower: a trained one keeps its weights
         centre_start(policy.part("tower"), torch.stack([e.pixels for e in examples[:CENTRE_IMAGES]]).float())
