@@ -101,6 +101,25 @@ def test_a_folder_of_another_recipe_is_refused(monkeypatch, capsys, tmp_path):
     assert call(monkeypatch, capsys, "studies", "tiny", folder, *SMALL, "train.epochs=3")[0] == 0
 
 
+def test_restart_forgets_a_stage_and_what_follows(monkeypatch, capsys, tmp_path):
+    command = ["run", "tiny", f"run_dir={tmp_path / 'run'}", *SMALL]
+    monkeypatch.setattr("chexalign.cli._all_stages", lambda: ["studies"])
+    monkeypatch.setattr("chexalign.report.page.write_page", lambda folder: folder)
+    assert call(monkeypatch, capsys, *command)[0] == 0
+    assert call(monkeypatch, capsys, *command, "studies.n=24")[0] == 2
+    code, _, err = call(monkeypatch, capsys, *command, "studies.n=24", "--restart", "studies")
+    assert code == 0 and "24 out" in err
+    assert call(monkeypatch, capsys, *command, "studies.n=24", "--restart", "studiez")[0] == 2
+
+
+def test_a_stage_that_failed_with_nothing_done_keeps_no_settings(monkeypatch, capsys, tmp_path):
+    folder = f"run_dir={tmp_path / 'run'}"
+    assert call(monkeypatch, capsys, "evaluate", "tiny", folder, *SMALL)[0] == 1
+    assert call(monkeypatch, capsys, "studies", "tiny", folder, *SMALL, "sample.n=2")[0] == 0
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text())
+    assert list(manifest["stages"]) == ["studies"] and manifest["stages"]["studies"]["judges"]["rouge_l"]
+
+
 def test_a_stage_before_its_time_says_what_is_missing(monkeypatch, capsys, tmp_path):
     code, _, err = call(monkeypatch, capsys, "score", "tiny", f"run_dir={tmp_path / 'run'}")
     assert code == 1 and "completions.jsonl is missing; run the stage that writes it first" in err

@@ -37,6 +37,12 @@ def test_there_are_recipes():
         ({"train": {"algorithm": "dop"}}, "'dpo'"),
         ({"pairs": {"judge": "bertscore"}}, "pairs.judge 'bertscore' is not among score.judges"),
         ({"warmup": None}, "add a `warmup:` section"),
+        ({"policy": {"prompt": "a { b"}}, "policy.prompt: expected '}'"),
+        ({"policy": {"prompt": "Given {indicatoin}"}}, "no field ['indicatoin']"),
+        ({"policy": {"tiny": {"heads": 3}}}, "must be multiples of heads 3"),
+        ({"train": {"freeze": ["tower", "projector", "decoder"]}}, "nothing would learn"),
+        ({"sample": {"n": 1}}, "greater than or equal to 2"),
+        ({"evaluate": {"headline": []}}, "at least 1 item"),
         ({"name": "../evil"}, "name: String should match"),
     ],
 )
@@ -67,6 +73,8 @@ def test_a_wrong_override_gets_one_clear_line(text):
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(RecipeError, match="did you mean 'demo'"):
         load_recipe("demmo")
+    with pytest.raises(RecipeError, match="no recipe '/nonexistent/recipes/tiny.yaml'"):
+        load_recipe("/nonexistent/recipes/tiny.yaml")
     with pytest.raises(RecipeError, match="defines no quick form"):
         load_recipe("tiny", quick=True)
 

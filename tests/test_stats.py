@@ -74,3 +74,11 @@ def test_corpus_cells_of_equal_policies_do_not_differ():
     counts = stats.confusion([frozenset("a")] * 5, [frozenset("ab")] * 5, "ab")
     before, after, difference = stats.corpus_cells((counts, counts), stats.micro_f1, **BOOT)
     assert before == after and difference["mean"] == difference["low"] == difference["high"] == 0
+
+
+def test_no_studies_and_nothing_to_divide_by_give_no_number():
+    empty = np.zeros((0, 3, 2))
+    assert all(cell["mean"] is None for cell in stats.corpus_cells((empty, empty), stats.micro_f1, **BOOT))
+    silent = stats.confusion([frozenset()] * 4, [frozenset("a")] * 4, "a")
+    before, _, difference = stats.corpus_cells((silent, silent), stats.precision, **BOOT)
+    assert before["mean"] is None and difference["mean"] is None

@@ -101,3 +101,40 @@ def test_iu_xray_reads_the_shared_layout(shared, tmp_path):
     assert len(with_image) > 3000 and all(v == "frontal" for s in with_image for _, v in s.images)
     assert {s.split for s in studies} == {"train", "val", "test"}
     check_leakage(studies)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": {"x": float("nan")}}, "not JSON compliant"),
+        ({"findings": "\ud83d"}, "surrogates not allowed"),
+        ({"labels": ["cardiomegaly"]}, "labels must be an object"),
+        ({"images": "3.jpg"}, "images must be a list"),
+        ({"images": [3]}, "images must be a list"),
+        ({"images": [{"file": "3.jpg"}]}, "images must be a list"),
+        ({"study_id": None}, "study_id is missing"),
+        ({"study_id": [1]}, "study_id must be text"),
+        ({"findings": 7}, "findings must be text"),
+    ],
+)
+def test_one_bad_row_never_stops_the_stage(tmp_path, changes, message):
+    rows = [row(i) for i in range(30)]
+    rows[3] = row(3, **changes)
+    run, _ = own_run(tmp_path, rows)
+    assert make_studies(run).rows_out == 29
+    line = run.path("studies_dropped.txt").read_text()
+    assert "studies.jsonl:4: " in line and message in line
+
+
+def test_patient_zero_is_one_patient(tmp_path):
+    run, _ = own_run(tmp_path, [row(i, patient_id=i // 2, study_id=i) for i in range(30)])
+    make_studies(run)
+    studies = [json.loads(line) for line in run.path("studies.jsonl").read_text().splitlines()]
+    assert {s["patient_id"] for s in studies if s["study_id"] in ("0", "1")} == {"0"}
+    assert len({s["patient_id"] for s in studies}) == 15
+
+
+def test_a_split_that_is_needed_must_not_be_empty(tmp_path):
+    run, _ = own_run(tmp_path, [row(i) for i in range(30)], test_share=0.0)
+    with pytest.raises(WorkError, match="no usable test study"):
+        make_studies(run)

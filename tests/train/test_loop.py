@@ -97,3 +97,21 @@ def test_early_stopping_keeps_the_best_weights(policy, prompts, tmp_path):
     state = trainer.run()
     assert state["stopped"] and state["best_step"] == 2 and len(snapshots) == 4
     assert torch.equal(policy.model.lm_head.weight, snapshots[1])
+
+
+def test_a_16_bit_recipe_moves_its_weights_at_a_small_rate(policy, prompts, tmp_path):
+    """An AdamW step of 1e-6 is below bfloat16's spacing: the weights stay in float32 and only the products are 16-bit."""
+    policy.freeze(("tower",))
+    items = examples(policy, prompts)
+    full = policy.token_logps([i.prompt for i in items], [i.completions for i in items])
+    policy.compute_in("bfloat16")
+    half = policy.token_logps([i.prompt for i in items], [i.completions for i in items])
+    gaps = [
+        float((a - b).detach().abs().max()) for x, y in zip(full, half, strict=True) for a, b in zip(x, y, strict=True)
+    ]
+    assert 0 < max(gaps) < 0.1
+    before = {n: p.detach().clone() for n, p in policy.model.named_parameters() if p.requires_grad}
+    train(policy, [Example(i.prompt, i.completions) for i in items], tmp_path, Sft(), lr=1e-6, steps=4)
+    after = dict(policy.model.named_parameters())
+    moved = sum(int((after[n] != p).sum()) for n, p in before.items()) / sum(p.numel() for p in before.values())
+    assert moved > 0.3  # embeddings of unused tokens have no gradient
