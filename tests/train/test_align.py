@@ -1,5 +1,6 @@
 """Stored references are checked over the whole set of pairs, and computed ones belong to their pairs."""
 
+import json
 import shutil
 
 import pytest
@@ -42,3 +43,13 @@ def test_pairs_without_references_get_computed_ones(run):
     change(run, lambda i: {"chosen_tokens": [5, 6, 2], "ref_chosen_logp": None} if i == 0 else {})
     align(run)
     assert read_json(run.path("reference_logps.json"))["logps"][0][0] != stored[0][0]
+
+
+@pytest.mark.parametrize("algorithm", ["sft", "dpo", "lc_dpo", "ipo", "orpo"])
+def test_every_algorithm_of_the_table_trains(run, algorithm):
+    settings = [f"run_dir={run.dir}", *OVERRIDES, f"train.algorithm={{type: {algorithm}}}", "train.epochs=3"]
+    align(Run(load_recipe("tiny", settings), run.dir, {"stages": {}}))
+    rows = [json.loads(line) for line in run.path("train_log.jsonl").read_text().splitlines()]
+    per_epoch = [[r["loss"] for r in rows if r["epoch"] == e] for e in (0, 2)]
+    assert sum(per_epoch[1]) / len(per_epoch[1]) < sum(per_epoch[0]) / len(per_epoch[0])
+    assert run.path("policy/model.safetensors").is_file()
