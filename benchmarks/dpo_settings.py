@@ -20,7 +20,7 @@ from chexalign.policies.open import open_policy, prompts_for
 from chexalign.recipe_file import load_recipe
 from chexalign.records import Pair, Study
 from chexalign.run import Run
-from chexalign.train.align import _examples
+from chexalign.train.align import training_examples
 from chexalign.train.loop import Settings, Trainer, steps_for
 from chexalign.train.scoring_task import ScoringTask
 
@@ -65,7 +65,7 @@ def main() -> None:
         policy = open_policy(run, "baseline")
         policy.freeze(train.freeze)
         task = ScoringTask(policy, train.algorithm)
-        examples, start = _examples(run, policy, pairs, task), time.perf_counter()
+        examples, start = training_examples(run, policy, pairs, task), time.perf_counter()
         with tempfile.TemporaryDirectory() as work:
             settings = Settings(
                 steps=steps_for(len(examples), train.batch_size, train.epochs),

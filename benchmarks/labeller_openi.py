@@ -88,7 +88,7 @@ def agreement(
     counts = stats.confusion(predicted, gold, labels)
     out: dict[str, Any] = {"n": len(gold)}
     for name, metric in (("micro_f1", stats.micro_f1), ("macro_f1", stats.macro_f1)):
-        out[name] = stats.corpus_cells(counts, counts, metric, **BOOT)[0]
+        out[name] = stats.corpus_cells((counts, counts), metric, **BOOT)[0]
     out["per_class"] = {}
     for k, label in enumerate(labels):
         true, false, missed = (int(c) for c in counts.sum(0)[:, k])

@@ -216,7 +216,7 @@ def _print_table(table: object) -> None:
 
 def main() -> None:
     """The console script: one clear line for every expected failure."""
-    # Idle OpenMP threads sleep instead of spinning: 8 times faster where another program uses a core (docs/log.md).
+    # Idle OpenMP threads sleep instead of spinning: 8 times faster beside two busy programs (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()

@@ -29,7 +29,7 @@ def align(run: Run) -> StageResult:
     policy = open_for_training(run)
     policy.freeze(settings.freeze)
     task = ScoringTask(policy, settings.algorithm)
-    examples = _examples(run, policy, pairs, task)
+    examples = training_examples(run, policy, pairs, task)
     n = len(examples)
     trainer = Trainer(
         task,
@@ -55,7 +55,7 @@ def align(run: Run) -> StageResult:
     return StageResult(len(pairs), n, {}, {"steps": state["step"]})
 
 
-def _examples(run: Run, policy: Policy, pairs: Sequence[Pair], task: ScoringTask) -> list[Example]:
+def training_examples(run: Run, policy: Policy, pairs: Sequence[Pair], task: ScoringTask) -> list[Example]:
     """Pairs as training examples. Sampled ids are used as they are; a text from elsewhere is tokenized."""
     root, algorithm = image_root(run), task.algorithm
     examples = []
