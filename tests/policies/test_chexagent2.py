@@ -15,7 +15,7 @@ from transformers import AutoConfig
 from chexalign.errors import RecipeError
 from chexalign.policies import Policy, Prompt, build_prompt, chexagent2, verify_chexagent2
 from chexalign.policies.logps import encode_prefix
-from chexalign.policies.vision_cache import can_cache
+from chexalign.policies.vision_cache import can_store
 from chexalign.records import Study
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "chexagent2"
@@ -298,11 +298,11 @@ def test_shared_prefix_equals_plain(own, stored):
 def test_stored_features_are_what_the_projector_reads(own):
     own.freeze(("tower",))
     core = own.model.model
-    assert can_cache(core)
+    assert can_store(core)
     stored = own.encode([prompt(own, CASES["two"])])
     own.reuse_features = False
     seen = own.encode([prompt(own, CASES["two"])])
-    assert stored.features_stored and stored.extra["pixel_values"].shape == (2, 1024, 32)
+    assert stored.extra["stored_feature_0"].shape == (2, 1024, 32) and stored.extra["pixel_values"].numel() == 2
     with torch.no_grad():
         assert torch.equal(encode_prefix(own.model, stored).last, encode_prefix(own.model, seen).last)
 

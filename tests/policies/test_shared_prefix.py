@@ -1,19 +1,13 @@
-"""Equal before fast: the shared prefix and the stored features give the plain path's values and gradients."""
+"""Equal before fast: the shared prefix and the stored features give the plain path's values and gradients.
 
-import numpy as np
+Here with the built-in policy; every other family is in test_families.py.
+"""
+
 import pytest
 import torch
-from PIL import Image
-from transformers import (
-    Gemma3Config,
-    Gemma3ForConditionalGeneration,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen2VLImageProcessorPil,
-)
 
 from chexalign.policies.generate import pick
-from chexalign.policies.logps import Prefix, completion_logps
+from chexalign.policies.logps import Prefix
 
 COMPLETIONS = [(5, 9, 12, 2), (7, 2), (5, 5, 5, 8, 11, 30, 2)]
 
@@ -83,69 +77,6 @@ def test_stored_features_compute_each_image_once(policy, prompts, monkeypatch):
     policy.token_logps(prompts, [COMPLETIONS] * 5)
     handle.remove()
     assert first == 5 and len(calls) == first
-
-
-def check_family(model, extra, ids):
-    prefix = Prefix(ids, torch.ones_like(ids), extra)
-    longest = max(map(len, COMPLETIONS))
-    padded = torch.tensor([[*c, *[0] * (longest - len(c))] for c in COMPLETIONS])
-    mask = torch.tensor([[1] * len(c) + [0] * (longest - len(c)) for c in COMPLETIONS])
-    shared = completion_logps(model, prefix, padded, mask)
-    plain = [plain_logps(model, prefix, c) for c in COMPLETIONS]
-    for row, expected in zip(shared, plain, strict=True):
-        assert torch.allclose(row[: len(expected)], expected, atol=1e-5)
-    assert (shared[mask == 0] == 0).all()
-    assert_same_gradients(gradients(model, shared.sum()), gradients(model, torch.cat(plain).sum()))
-
-
-def test_qwen25_vl_shared_equals_plain():
-    text = {
-        "vocab_size": 600, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
-        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0},
-    }  # fmt: skip
-    vision = {
-        "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64,
-        "fullatt_block_indexes": [1], "window_size": 56, "patch_size": 14,
-    }  # fmt: skip
-    torch.manual_seed(0)
-    config = Qwen2_5_VLConfig(
-        text_config=text, vision_config=vision, image_token_id=501, vision_start_token_id=502, vision_end_token_id=503,
-        video_token_id=504,
-    )  # fmt: skip
-    model = Qwen2_5_VLForConditionalGeneration(config).eval()
-    pixels = np.random.default_rng(0).integers(0, 255, (112, 112, 3), dtype=np.uint8)
-    features = Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=112 * 112)(
-        Image.fromarray(pixels), return_tensors="pt"
-    )
-    n = int(features["image_grid_thw"][0].prod() // 4)
-    ids = torch.tensor([[5, 6, 502, *[501] * n, 503, 7, 8, 9]])
-    extra = {
-        "pixel_values": features["pixel_values"],
-        "image_grid_thw": features["image_grid_thw"],
-        "mm_token_type_ids": (ids == 501).long(),
-    }
-    check_family(model, extra, ids)
-
-
-def test_gemma3_shared_equals_plain():
-    text = {
-        "vocab_size": 600, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512,
-        "sliding_window": 64,
-    }  # fmt: skip
-    vision = {
-        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56,
-        "patch_size": 14,
-    }  # fmt: skip
-    torch.manual_seed(0)
-    config = Gemma3Config(
-        text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_id=501, boi_token_index=502,
-        eoi_token_index=503,
-    )  # fmt: skip
-    model = Gemma3ForConditionalGeneration(config).eval()
-    ids = torch.tensor([[2, 6, 502, *[501] * 4, 503, 7, 8]])
-    check_family(model, {"pixel_values": torch.randn(1, 3, 56, 56), "token_type_ids": (ids == 501).long()}, ids)
 
 
 # ---- sampling

@@ -77,7 +77,7 @@ def sample(
     """
     if len(seeds) != len(prefix.ids):
         raise ValueError(f"{len(seeds)} seeds for {len(prefix.ids)} prompts")
-    core, head = inner_model(model)
+    _, head = inner_model(model)
     state = encode_prefix(model, prefix).expand(n)
     total, device = len(state.mask), prefix.ids.device
     uniforms = _uniforms(seeds, n, max_new_tokens)
@@ -104,15 +104,7 @@ def sample(
             keep = running.nonzero()[:, 0]
             state = state.select(keep)
             rows, token, running = rows[keep], token[keep], running[keep]
-        positions = state.positions(1)
-        state.mask = torch.cat([state.mask, state.mask.new_ones(len(rows), 1)], dim=1)
-        hidden = core(
-            input_ids=token[:, None],
-            attention_mask=state.mask,
-            past_key_values=state.cache,
-            position_ids=positions,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
+        hidden = state.read(model, token[:, None], state.mask.new_ones(len(rows), 1))[:, -1]
     return _collect(tokens, lengths, logps, stopped, n)
 
 

@@ -1,23 +1,29 @@
 """Shared-prefix scoring: each prompt goes through the model once, whatever the number of its completions.
 
 The model's own forward builds the prefix (image merging, rotary positions, masks), so it is exact for every family; its
-key/value cache is then expanded to the prompt's completions, and gradients flow back through the cache.
+key/value cache is then expanded to the prompt's completions, and gradients flow back through the cache. A model without
+such a cache (recurrent state) takes the plain path of policies/plain.py.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from chexalign.policies.vision_cache import stored_features
+from chexalign.policies import plain
+from chexalign.policies.head import Head
+from chexalign.policies.layers import checkpointed, last_token_only
+from chexalign.policies.vision_cache import FEATURE, stored_features
 
-CHUNK_TOKENS = 2048  # completion positions whose logits exist at one time
+CHUNK_LOGITS = 1 << 26  # logits that exist at one time (fp32: 256 MiB)
 
 
 @dataclass
@@ -26,12 +32,12 @@ class Prefix:
 
     ids: Tensor  # (B, P)
     mask: Tensor  # (B, P), 1 on prompt tokens
-    extra: dict[str, Tensor]  # what else the model's forward wants (pixel_values, image_grid_thw, token_type_ids, …)
-    features_stored: bool = False  # pixel_values holds tower features, not pixels
+    extra: dict[str, Tensor]  # what else the forward wants (pixel_values, image_grid_thw, …), and stored tower features
 
     def to(self, device: torch.device) -> Prefix:
-        extra = {k: v.to(device) for k, v in self.extra.items()}
-        return Prefix(self.ids.to(device), self.mask.to(device), extra, self.features_stored)
+        extra = {k: v.to(device, non_blocking=True) for k, v in self.extra.items()}
+        ids, mask = (x.to(device, non_blocking=True) for x in (self.ids, self.mask))
+        return Prefix(ids, mask, extra)
 
 
 @dataclass
@@ -53,6 +59,15 @@ class Encoded:
         self.cache.batch_select_indices(rows)
         return self._map(lambda x: x[rows])
 
+    def copy(self) -> Encoded:
+        """The same prompts on a cache of their own, detached: what is read from now on leaves this one as it is."""
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        for layer in cache.layers:
+            if layer.keys is not None:
+                layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
+        return Encoded(cache, self.last.detach(), self.mask, self.deltas)
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Encoded:
         deltas = None if self.deltas is None else change(self.deltas)
         return Encoded(self.cache, change(self.last), change(self.mask), deltas)
@@ -62,11 +77,24 @@ class Encoded:
         positions = self.mask.sum(1, keepdim=True) + torch.arange(length, device=self.mask.device)
         return positions if self.deltas is None else (positions + self.deltas).expand(3, -1, -1)
 
+    def read(self, model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states of more tokens, (N, T) → (N, T, H); they join the cache."""
+        core, _ = inner_model(model)
+        positions = self.positions(ids.shape[1])
+        self.mask = torch.cat([self.mask, mask], dim=1)
+        return core(
+            input_ids=ids,
+            attention_mask=self.mask,
+            past_key_values=self.cache,
+            position_ids=positions,
+            use_cache=True,
+        ).last_hidden_state
 
-def inner_model(model: Any) -> tuple[nn.Module, nn.Module]:
+
+def inner_model(model: Any) -> tuple[Any, Head]:
     """The model without its head, and the head. Sees through PEFT wrappers."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return base.model, base.get_output_embeddings()
+    return getattr(base, base.base_model_prefix), Head(base)
 
 
 def _uses_own_positions(core: Any) -> bool:
@@ -74,13 +102,19 @@ def _uses_own_positions(core: Any) -> bool:
     return hasattr(core, "rope_deltas")
 
 
-def encode_prefix(model: Any, prefix: Prefix) -> Encoded:
+def encode_prefix(model: Any, prefix: Prefix, checkpointing: bool = False) -> Encoded | plain.Plain:
     """One forward over the prompts. Left padding is masked and does not count as a position."""
     core, _ = inner_model(model)
-    arguments = dict(prefix.extra)
+    if not plain.can_share(model):
+        return plain.encode(model, prefix)
+    arguments = {k: v for k, v in prefix.extra.items() if not k.startswith(FEATURE)}
+    features = [v for k, v in prefix.extra.items() if k.startswith(FEATURE)]
     if not _uses_own_positions(core):
         arguments["position_ids"] = (prefix.mask.cumsum(1) - 1).clamp(min=0)
-    with stored_features(core) if prefix.features_stored else nullcontext():
+    with ExitStack() as stack:
+        stack.enter_context(stored_features(core, features) if features else nullcontext())
+        stack.enter_context(last_token_only(core))
+        stack.enter_context(checkpointed(core, keep_cache=True) if checkpointing else nullcontext())
         output = core(input_ids=prefix.ids, attention_mask=prefix.mask, use_cache=True, **arguments)
     deltas = getattr(core, "rope_deltas", None)
     if deltas is not None:
@@ -88,34 +122,60 @@ def encode_prefix(model: Any, prefix: Prefix) -> Encoded:
     return Encoded(output.past_key_values, output.last_hidden_state[:, -1], prefix.mask, deltas)
 
 
-def completion_logps(model: Any, prefix: Prefix, ids: Tensor, mask: Tensor) -> Tensor:
+def completion_logps(
+    model: Any, prefix: Prefix, ids: Tensor, mask: Tensor, free: int = 0, checkpointing: bool = False
+) -> Tensor:
     """Log-probs of completion tokens, (B·G, T) → (B·G, T), in nats; 0 where `mask` is 0.
 
     `ids` are right-padded completions, the G of prompt 0 first; G = len(ids) / B. No logits exist at prompt positions.
+    The last `free` completions of every prompt are scored without gradient, on the same prefix pass.
     """
+    encoded = encode_prefix(model, prefix, checkpointing)
+    prompts, length = len(prefix.ids), ids.shape[1]
+    if not free:
+        return _score(model, encoded.expand(len(ids) // prompts), ids, mask, checkpointing)
+    ids, mask = (x.view(prompts, -1, length) for x in (ids, mask))
+    learnt = ids.shape[1] - free
+    with torch.no_grad():
+        without = _score(
+            model, encoded.copy().expand(free), ids[:, learnt:].flatten(0, 1), mask[:, learnt:].flatten(0, 1), False
+        )
+    parts = [without.view(prompts, free, length)]
+    if learnt:
+        scored = _score(
+            model, encoded.expand(learnt), ids[:, :learnt].flatten(0, 1), mask[:, :learnt].flatten(0, 1), checkpointing
+        )
+        parts.insert(0, scored.view(prompts, learnt, length))
+    return torch.cat(parts, dim=1).flatten(0, 1)
+
+
+def _score(model: Any, encoded: Any, ids: Tensor, mask: Tensor, checkpointing: bool) -> Tensor:
     core, head = inner_model(model)
-    encoded = encode_prefix(model, prefix).expand(len(ids) // len(prefix.ids))
     hidden = encoded.last[:, None]
     if ids.shape[1] > 1:
-        output = core(
-            input_ids=ids[:, :-1],
-            attention_mask=torch.cat([encoded.mask, mask[:, :-1]], dim=1),
-            past_key_values=encoded.cache,
-            position_ids=encoded.positions(ids.shape[1] - 1),
-            use_cache=True,
-        )
-        hidden = torch.cat([hidden, output.last_hidden_state], dim=1)
+        with checkpointed(core, keep_cache=False) if checkpointing else nullcontext():
+            hidden = torch.cat([hidden, encoded.read(model, ids[:, :-1], mask[:, :-1])], dim=1)
     return _token_logps(head, hidden, ids) * mask
 
 
-def _token_logps(head: nn.Module, hidden: Tensor, ids: Tensor) -> Tensor:
-    """log softmax of the head's logits at `ids`, (N, T, H), (N, T) → (N, T), a few rows at a time, in fp32."""
-    rows = max(1, CHUNK_TOKENS // ids.shape[1])
-    parts = []
-    for h, target in zip(hidden.split(rows), ids.split(rows), strict=True):
-        logits = head(h).float()
-        parts.append(-F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view_as(target))
-    return torch.cat(parts)
+def _token_logps(head: Head, hidden: Tensor, ids: Tensor) -> Tensor:
+    """log softmax of the head's logits at `ids`, (N, T, H), (N, T) → (N, T), in fp32.
+
+    Where all the logits would be more than CHUNK_LOGITS, they exist a chunk at a time, in the backward pass too.
+    """
+    flat, targets = hidden.flatten(0, 1), ids.flatten()
+    size = max(1, CHUNK_LOGITS // head.out_features)
+    if len(flat) <= size:
+        return _logps_of(head, flat, targets).view_as(ids)
+    parts = [
+        checkpoint(_logps_of, head, h, t, use_reentrant=False)
+        for h, t in zip(flat.split(size), targets.split(size), strict=True)
+    ]
+    return torch.cat(parts).view_as(ids)
+
+
+def _logps_of(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
+    return -F.cross_entropy(head(hidden).float(), targets, reduction="none")
 
 
 class Scorer(nn.Module):
@@ -125,7 +185,9 @@ class Scorer(nn.Module):
         super().__init__()
         self.model = model
         self.compute_dtype: torch.dtype | None = None  # of matrix products, where it is not the weights'
+        self.checkpointing = False  # recompute activations in the backward pass: less memory, about a third more time
 
-    def forward(self, prefix: Prefix, ids: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, prefix: Prefix, ids: Tensor, mask: Tensor, free: int = 0) -> Tensor:
+        checkpointing = self.checkpointing and torch.is_grad_enabled()
         with torch.autocast(ids.device.type, self.compute_dtype, enabled=self.compute_dtype is not None):
-            return completion_logps(self.model, prefix, ids, mask)
+            return completion_logps(self.model, prefix, ids, mask, free, checkpointing)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
-from chexalign.errors import WorkError
+from chexalign.errors import RecipeError, WorkError
 from chexalign.policies.policy import Policy
+from chexalign.policies.presets import Preset, wording
 from chexalign.policies.prompt import Prompt, build_prompt
+from chexalign.progress import say
+from chexalign.recipe import PolicySection
 from chexalign.records import Study
 from chexalign.run import Run
 from chexalign.studies import image_root
@@ -16,19 +21,15 @@ def open_policy(run: Run, which: str, dtype: str | None = None) -> Policy:
     """`baseline` is the warmed-up policy (or the recipe's model itself); `aligned` is what training wrote."""
     settings = run.recipe.policy
     if which == "baseline" and not run.recipe.warmup:
-        policy = Policy.load(
-            settings.model,
-            dtype=dtype or settings.dtype,
-            download=settings.download,
-            trust_remote_code=settings.trust_remote_code,
-        )
+        policy = load_model(settings, dtype)
     else:
         folder, stage = (run.path("baseline"), "warmup") if which == "baseline" else (run.path("policy"), "train")
         if not (folder / "config.json").is_file():
             raise WorkError(f"{folder} is missing; run the stage that writes it first: {stage}")
         trusted = settings.trust_remote_code
         policy = Policy.load(folder, dtype=dtype or settings.dtype, trust_remote_code=trusted)
-    policy.reuse_features = True  # outside training nothing changes the tower
+        limit_pixels(policy.processor, settings)  # an adapter's processor is its base's
+    policy.keep_features(run.path("features"), settings.features_gib)  # outside training nothing changes the tower
     return policy
 
 
@@ -42,7 +43,49 @@ def open_for_training(run: Run, which: str = "baseline") -> Policy:
     return policy
 
 
+def load_model(settings: PolicySection, dtype: str | None = None) -> Policy:
+    """The recipe's model as it was published, its images no larger than recipe or preset say."""
+    policy = Policy.load(
+        settings.model,
+        dtype=dtype or settings.dtype,
+        download=settings.download,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    limit_pixels(policy.processor, settings)
+    return policy
+
+
+def limit_pixels(processor: Any, settings: PolicySection) -> None:
+    """Lower the pixel budget of a processor that keeps images of any size (Qwen-VL's); it is saved with the policy.
+
+    Raises RecipeError when the recipe asks for a budget and the model's images have one fixed size.
+    """
+    images: Any = getattr(processor, "image_processor", None)
+    size = dict(getattr(images, "size", None) or {})
+    budget = settings.max_pixels or wording_of(settings).max_pixels
+    if not (hasattr(images, "merge_size") and size.get("longest_edge")):
+        if settings.max_pixels:
+            raise RecipeError(f"policy.max_pixels: the images of {settings.model} have one fixed size")
+    elif budget and size["longest_edge"] > budget:
+        _say_once(f"images: at most {budget:,} pixels each (the checkpoint allows {size['longest_edge']:,})")
+        images.size = {**size, "longest_edge": budget, "shortest_edge": min(size["shortest_edge"], budget)}
+
+
+def wording_of(settings: PolicySection) -> Preset:
+    return wording(settings.model, settings.prompt, settings.system)
+
+
 def prompts_for(run: Run, policy: Policy, studies: Sequence[Study]) -> list[Prompt]:
     """One prompt per study, in order."""
     root, recipe = image_root(run), run.recipe
-    return [build_prompt(s, recipe.policy.prompt, policy.processor, root, recipe.studies.max_images) for s in studies]
+    asked, most = wording_of(recipe.policy), recipe.studies.max_images
+    if asked.source:
+        _say_once(f"prompt: the published wording of {asked.name} ({asked.source})")
+    if asked.max_images is not None and asked.max_images < most:
+        _say_once(f"images: {asked.max_images} per study, as {asked.name} is used; studies.max_images is {most}")
+    return [build_prompt(s, asked, policy.processor, root, most) for s in studies]
+
+
+@cache
+def _say_once(text: str) -> None:
+    say(text)

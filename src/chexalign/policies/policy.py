@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from chexalign.data.images import load_image
 from chexalign.errors import RecipeError
-from chexalign.policies import chexagent2
+from chexalign.policies import adapters, chexagent2
 from chexalign.policies import generate as sampling
+from chexalign.policies.head import check_head
 from chexalign.policies.logps import Prefix, Scorer, inner_model
+from chexalign.policies.processors import load_processor
 from chexalign.policies.prompt import Prompt
-from chexalign.policies.vision_cache import can_cache, tower_features
+from chexalign.policies.vision_cache import FEATURE, FeatureStore, can_store, tower_features, tower_name, without_pixels
 
 SEQUENCE_INPUTS = ("token_type_ids", "mm_token_type_ids")  # processor outputs that have one entry per token
 PARTS = {  # name used in recipes → attribute prefixes of the parts, over the families
@@ -36,6 +39,8 @@ class Policy:
         self.scorer = Scorer(model)
         self._encoded: dict[tuple[Path, str], dict[str, Tensor]] = {}  # prompts whose features are stored
         self.reuse_features = False
+        self._features: tuple[Path, int] | None = None  # where they lie on the disk, and how many bytes they may take
+        self._store: FeatureStore | None = None
 
     @classmethod
     def load(
@@ -51,16 +56,27 @@ class Policy:
 
         Raises RecipeError when it is not there or cannot be loaded that way.
         """
+        if adapters.is_adapter(source):
+            base = adapters.base_of(Path(source))
+            policy = cls.load(base, dtype=dtype, download=download, trust_remote_code=trust_remote_code, device=device)
+            policy.use(adapters.opened(policy.model, Path(source)))
+            policy.name = Path(source).name
+            return policy
         common = {"local_files_only": not download, "trust_remote_code": trust_remote_code}
         try:
             if chexagent2.recognises(source, download=download):
                 model, processor = chexagent2.load(source, dtype=dtype, download=download)
             else:
                 config = AutoConfig.from_pretrained(source, **common)
+                if config.is_encoder_decoder:
+                    raise RecipeError(
+                        f"policy.model {str(source)!r} is an encoder-decoder ({config.model_type}); chexalign aligns "
+                        "decoder-only models"
+                    )
                 seeing = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
                 kind = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
                 model = kind.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **common)
-                processor = (AutoProcessor if seeing else AutoTokenizer).from_pretrained(source, **common)
+                processor = load_processor(source, config, seeing, **common)
         except (OSError, ValueError) as error:
             hint = "" if download else "; it is not on this machine, or set policy.download=true to fetch a hub id"
             raise RecipeError(f"policy.model {str(source)!r}: {' '.join(str(error).split())[:300]}{hint}") from error
@@ -70,6 +86,7 @@ class Policy:
             tokenizer.pad_token = tokenizer.eos_token
         model.eval()
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        check_head(model)
         return cls(model, processor, Path(source).name if Path(source).exists() else str(source))
 
     @property
@@ -90,17 +107,22 @@ class Policy:
     def text(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
 
-    def save(self, folder: Path) -> None:
-        """Write an ordinary safetensors checkpoint with its processor."""
-        self.model.save_pretrained(folder)
+    def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+        """Write an ordinary safetensors checkpoint with its processor, or the adapter alone (policies/adapters.py).
+
+        `weights` are the model's by name, where its own parameters are only pieces of them (FSDP, DeepSpeed).
+        """
+        if adapters.attached(self.model):
+            return adapters.save(self.model, folder, weights)
+        self.model.save_pretrained(folder, state_dict=weights)
         self.processor.save_pretrained(folder)
 
     # ---- prompts → tensors
 
     def encode(self, prompts: Sequence[Prompt]) -> Prefix:
-        """A left-padded batch. With `reuse_features` (frozen tower), each image goes through the tower once per process."""
+        """A left-padded batch. With `reuse_features` (frozen tower), each image goes through the tower once."""
         core, _ = inner_model(self.model)
-        cached = self.reuse_features and can_cache(core)
+        cached = self.reuse_features and can_store(core)
         items = [self._encode_one(p, cached) for p in prompts]
         longest = max(i["input_ids"].shape[1] for i in items)
         pad = self.tokenizer.pad_token_id
@@ -109,8 +131,10 @@ class Policy:
         extra: dict[str, Tensor] = {}
         for name in dict.fromkeys(k for i in items for k in i if k not in ("input_ids", "attention_mask")):
             parts = [i[name] for i in items if name in i]
-            extra[name] = torch.cat([_left_pad(p, longest, 0) for p in parts] if name in SEQUENCE_INPUTS else parts)
-        return Prefix(ids, mask, extra, cached and "pixel_values" in extra).to(self.device)
+            if name in SEQUENCE_INPUTS:
+                parts = [_left_pad(p, longest, 0) for p in parts]
+            extra[name] = torch.cat(_same_tiles(parts))
+        return Prefix(ids, mask, extra).to(self.device)
 
     def _encode_one(self, prompt: Prompt, cached: bool) -> dict[str, Tensor]:
         key = (prompt.root, "\x1f".join((prompt.text, *prompt.images)))
@@ -124,11 +148,32 @@ class Policy:
             arguments["add_special_tokens"] = False
         item = {k: v for k, v in self.processor(**arguments).items() if isinstance(v, Tensor)}
         if cached and "pixel_values" in item:
-            core, _ = inner_model(self.model)
-            pixels = item["pixel_values"].to(self.device, next(self.model.parameters()).dtype)
-            item["pixel_values"] = tower_features(core, pixels).cpu()
-            self._encoded[key] = item
+            self._encoded[key] = item = self._with_features(item)
         return item
+
+    def _with_features(self, item: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same prompt with the tower's features in place of the pixels."""
+        core, _ = inner_model(self.model)
+        dtype = next(self.model.parameters()).dtype
+        if self._store is None and self._features is not None:
+            tower = getattr(core, str(tower_name(core)))
+            self._store = FeatureStore(self._features[0], tower, self._features[1])
+        features = self._store.get(item, dtype) if self._store else None
+        if features is None:
+            on_device = {k: v.to(self.device) for k, v in item.items()}
+            on_device["pixel_values"] = on_device["pixel_values"].to(dtype)
+            features = [f.cpu() for f in tower_features(core, on_device)]
+            if self._store:
+                self._store.put(item, features)
+                features = self._store.get(item, dtype) or features
+        rest = {k: v for k, v in item.items() if k != "pixel_attention_mask"}
+        rest["pixel_values"] = without_pixels(core, item["pixel_values"])
+        return rest | {f"{FEATURE}{i}": f for i, f in enumerate(features)}
+
+    def keep_features(self, folder: Path, gib: float) -> None:
+        """Reuse the frozen tower's features, and keep up to `gib` GiB of them in `folder` (0: in memory alone)."""
+        self.reuse_features = True
+        self._features = (folder, int(gib * 2**30)) if gib else None
 
     def pad_completions(self, completions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Right-padded ids and mask, both (N, T)."""
@@ -186,6 +231,14 @@ class Policy:
 
     # ---- how it learns
 
+    def use(self, model: Any) -> None:
+        """Take another model for the same prompts, for example the same one with adapters."""
+        self.model = self.scorer.model = model
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Inside, the policy is what it was before training: its adapters off, or those it continues (policies/adapters.py)."""
+        return adapters.reference(self.model)
+
     def compute_in(self, dtype: str) -> None:
         """Score in a 16-bit type while the weights stay as they are (automatic mixed precision)."""
         self.scorer.compute_dtype = None if dtype == "float32" else getattr(torch, dtype)
@@ -198,6 +251,8 @@ class Policy:
             for name, parameter in core.named_parameters():
                 if name.startswith(PARTS[part]) and not (part == "tower" and name.startswith(PARTS["projector"])):
                     parameter.requires_grad_(False)
+        if "decoder" in parts:
+            self.model.get_output_embeddings().requires_grad_(False)
         self.reuse_features = "tower" in parts
 
     def part(self, name: str) -> nn.Module:
@@ -207,6 +262,14 @@ class Policy:
             if hasattr(core, attribute):
                 return getattr(core, attribute)
         raise RecipeError(f"{type(core).__name__} has no part called {name}")
+
+
+def _same_tiles(parts: list[Tensor]) -> list[Tensor]:
+    """Zero tiles after a study's own, (rows, tiles, …) → the most tiles of all; models with tiled images skip those."""
+    if parts[0].dim() < 4:
+        return parts
+    most = max(p.shape[1] for p in parts)
+    return [nn.functional.pad(p, (0, 0) * (p.dim() - 2) + (0, most - p.shape[1])) for p in parts]
 
 
 def _left_pad(row: Tensor, length: int, value: int) -> Tensor:

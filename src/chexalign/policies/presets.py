@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from chexalign.errors import RecipeError
+
+DEFAULT = "Write the findings of this chest X-ray."  # our choice, for models without a published wording
+
 
 @dataclass(frozen=True)
 class Preset:
-    """One model's wordings. None where no wording was found published."""
+    """One model's wordings and image rules. None where nothing was found published."""
 
     name: str
-    match: tuple[str, ...]  # regular expressions that find it in a model id, path or architecture
-    max_images: int
-    notes: str
-    source: str
+    match: tuple[str, ...] = ()  # regular expressions that find it in a model id, folder name or architecture
+    notes: str = ""
+    source: str = ""
     findings: str | None = None  # for a study without an indication
     findings_with_indication: str | None = None  # holds {indication}
     impression: str | None = None  # may hold {findings}
     system: str | None = None  # where it is not the chat template's own
+    chat: bool = True  # False: the words follow the image placeholder directly, whatever template the checkpoint brings
+    images_last: bool = False  # the images stand after the words
+    max_images: int | None = None
+    max_pixels: int | None = None  # of an image, for processors that keep images of any size
 
 
 @cache
@@ -33,5 +42,34 @@ def presets() -> tuple[Preset, ...]:
 
 
 def preset_for(model: str) -> Preset | None:
-    """The preset of a model id, a checkpoint path or an architecture name; None for a model that is not known."""
-    return next((p for p in presets() if any(re.search(m, model, re.IGNORECASE) for m in p.match)), None)
+    """The preset of a model id, a checkpoint folder or an architecture name; None for a model that is not known."""
+    names = _names(Path(model)) if Path(model).is_dir() else [model]
+    return next((p for p in presets() if any(re.search(m, n, re.IGNORECASE) for m in p.match for n in names)), None)
+
+
+def _names(folder: Path) -> list[str]:
+    """What a folder is called, the hub id where it lies in the hub's cache, its architectures, its adapter's base."""
+    folder = folder.absolute()
+    names = [folder.name, *(part for part in folder.parts if part.startswith("models--"))]
+    for file, field in (("config.json", "architectures"), ("adapter_config.json", "base_model_name_or_path")):
+        if (folder / file).is_file():
+            try:
+                value = json.loads((folder / file).read_text(encoding="utf-8")).get(field) or []
+            except ValueError as error:
+                raise RecipeError(f"policy.model: {folder / file} is not JSON ({error})") from error
+            names += [value] if isinstance(value, str) else value
+    return names
+
+
+def wording(model: str, prompt: str = "auto", system: str | None = None) -> Preset:
+    """What a model is asked: the recipe's own prompt, or with `auto` the model's published wording, or else the default.
+
+    Of a model whose recipe brings its own prompt, only the facts of its format stay (no chat, pixels).
+    Raises RecipeError for `auto` where a model's only published task is not the findings.
+    """
+    known = preset_for(model) or Preset("default")
+    if prompt != "auto":
+        return Preset("recipe", findings=prompt, system=system, chat=known.chat, max_pixels=known.max_pixels)
+    if known.findings is None and known.impression is not None:
+        raise RecipeError(f"policy.prompt: no findings wording is published for {known.name}; give one")
+    return dataclasses.replace(known, findings=known.findings or DEFAULT, system=system or known.system)

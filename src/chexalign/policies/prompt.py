@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from chexalign.policies.presets import Preset
+from chexalign.recipe import PROMPT_FIELDS
 from chexalign.records import Study
+
+NOTHING = re.compile(r"(?!)")
 
 
 @dataclass(frozen=True)
@@ -19,30 +24,59 @@ class Prompt:
     root: Path = Path(".")
 
 
-def messages(study: Study, template: str, max_images: int, control: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """One user turn: the images, then the instruction with the study's indication filled in (`None` where it is blank).
+def messages(
+    study: Study, asked: str | Preset, max_images: int, control: re.Pattern[str] = NOTHING
+) -> list[dict[str, Any]]:
+    """The user's turn, after a system turn where there is one: images and words, with the study's fields filled in.
 
-    `control` are the tokenizer's special tokens; they are taken out of the study's own text, where they would act.
+    A blank field reads `None`. `control` finds special tokens; they are taken out of the study's own text, where they
+    would act.
     """
-    fields = {name: _one_line(getattr(study, name), control) for name in ("indication", "comparison")}
-    content: list[dict[str, str]] = [{"type": "image"} for _ in study.images[:max_images]]
-    return [{"role": "user", "content": [*content, {"type": "text", "text": template.format_map(fields)}]}]
+    asked = _preset(asked)
+    fields = {name: _one_line(getattr(study, name), control) for name in PROMPT_FIELDS}
+    told = asked.findings_with_indication if fields["indication"] else None
+    words = (told or asked.findings or "").format_map({name: value or "None" for name, value in fields.items()})
+    text, images = [{"type": "text", "text": words}], [{"type": "image"} for _ in _shown(study, asked, max_images)]
+    turns = [{"role": "user", "content": text + images if asked.images_last else images + text}]
+    if asked.system:
+        turns.insert(0, {"role": "system", "content": [{"type": "text", "text": asked.system}]})
+    return turns
 
 
-def _one_line(text: str, control: Sequence[str]) -> str:
-    for token in control:
-        text = text.replace(token, " ")
-    return " ".join(text.split()) or "None"
+def _preset(asked: str | Preset) -> Preset:
+    return Preset("recipe", findings=asked) if isinstance(asked, str) else asked
 
 
-def build_prompt(study: Study, template: str, processor: Any, root: Path, max_images: int) -> Prompt:
-    """Render one study's prompt with the processor's chat template, or plainly where the checkpoint has none."""
-    control = [*getattr(processor, "tokenizer", processor).all_special_tokens, getattr(processor, "image_token", None)]
-    turns = messages(study, template, max_images, [token for token in control if token])
-    images = tuple(path for path, _ in study.images[:max_images])
-    if getattr(processor, "chat_template", None):
+def _shown(study: Study, asked: Preset, max_images: int) -> tuple[str, ...]:
+    """Paths of the images that the policy sees: no more than the recipe and the model's rule allow."""
+    most = max_images if asked.max_images is None else min(max_images, asked.max_images)
+    return tuple(path for path, _ in study.images[:most])
+
+
+def _one_line(text: str, control: re.Pattern[str]) -> str:
+    return " ".join(control.sub(" ", text).split())
+
+
+@lru_cache(maxsize=8)
+def _special_tokens(processor: Any) -> re.Pattern[str]:
+    """Finds every special token of the tokenizer and the processor's placeholders."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    found = {*tokenizer.all_special_tokens, *(t.content for t in tokenizer.added_tokens_decoder.values() if t.special)}
+    found |= {str(getattr(processor, name, None) or "") for name in ("image_token", "boi_token", "video_token")}
+    longest_first = sorted(found - {""}, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else NOTHING
+
+
+def build_prompt(study: Study, asked: str | Preset, processor: Any, root: Path, max_images: int) -> Prompt:
+    """Render one study's prompt with the processor's chat template, or plainly where it has none or is not to be used."""
+    asked = _preset(asked)
+    turns = messages(study, asked, max_images, _special_tokens(processor))
+    if asked.chat and getattr(processor, "chat_template", None):
         text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    else:
-        placeholder = getattr(processor, "image_token", "")
-        text = placeholder * len(images) + turns[0]["content"][-1]["text"]
-    return Prompt(text, images, root)
+    else:  # of Gemma 3's tokens, boi_token is the one its processor replaces
+        placeholder = getattr(processor, "boi_token", None) or getattr(processor, "image_token", None) or ""
+        text = "\n".join(
+            "".join(placeholder if part["type"] == "image" else part["text"] for part in turn["content"])
+            for turn in turns
+        )
+    return Prompt(text, _shown(study, asked, max_images), root)

@@ -1,19 +1,92 @@
 """The frozen tower's features, computed once per image: while aligning, the tower never changes, so neither do they.
 
-A LLaVA-style model is given the stored features in place of pixels, and a stand-in tower that hands them on: the
-model's own forward does the rest, so nothing of it is written again. Other families run their tower every time.
+A model is given the stored features through a stand-in for its tower; the projector and all that follows are its own
+forward, so nothing of it is written again. On disk a feature lies in a memory-mapped file of its own, named by what the
+image's pixels and the tower's weights hash to: runs of one folder share them, and no bound is set by the memory.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import LlavaModel
+from transformers import Gemma3Model, Idefics3Model, LlavaModel, Qwen2_5_VLModel, Qwen3VLModel, SmolVLMModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.vision_utils import get_vision_window_index
+
+from chexalign.jsonl import atomic_write
+
+FEATURE = "stored_feature_"  # names of the entries in Prefix.extra: the last hidden state, then those of deepstack
+GRID_MODELS = (Qwen2_5_VLModel, Qwen3VLModel)  # one `visual` module, which ends in the projector ("merger")
+PADDED_MODELS = (Idefics3Model, SmolVLMModel)  # (batch, most images, …) pixels, padding images all zero
+
+
+def can_store(core: Any) -> bool:
+    """True for the families whose features can be handed to the model in place of pixels."""
+    return tower_name(core) is not None
+
+
+def tower_name(core: Any) -> str | None:
+    """The attribute of the tower, or None for a model whose features are not stored."""
+    if isinstance(core, LlavaModel):  # a list of layers would want several hidden states
+        return "vision_tower" if isinstance(core.config.vision_feature_layer, int) else None
+    if isinstance(core, Gemma3Model):
+        return "vision_tower"
+    if isinstance(core, PADDED_MODELS):
+        return "vision_model"
+    return "visual" if isinstance(core, GRID_MODELS) else None
+
+
+@torch.no_grad()
+def tower_features(core: Any, item: dict[str, Tensor]) -> list[Tensor]:
+    """One prompt's images through the tower: (images, patches, width), or a flat (patches, width) per grid model."""
+    pixels = item["pixel_values"]
+    if isinstance(core, GRID_MODELS):
+        return _grid_features(core, pixels, item["image_grid_thw"])
+    if isinstance(core, PADDED_MODELS):
+        output = core.get_image_features(pixels, item.get("pixel_attention_mask"), return_dict=True)
+        return [output.last_hidden_state]
+    output = core.vision_tower(pixels, output_hidden_states=isinstance(core, LlavaModel), return_dict=True)
+    layer = core.config.vision_feature_layer if isinstance(core, LlavaModel) else None
+    return [output.last_hidden_state if layer is None else output.hidden_states[layer]]
+
+
+def _grid_features(core: Any, pixels: Tensor, grid: Tensor) -> list[Tensor]:
+    """What the mergers of a Qwen-VL tower are given, in the image's own order of patches."""
+    visual, seen = core.visual, []
+    mergers = [*getattr(visual, "deepstack_merger_list", ()), visual.merger]
+    hooks = [m.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for m in mergers]
+    try:
+        visual(pixels, grid_thw=grid)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    *deep, last = seen
+    if isinstance(core, Qwen2_5_VLModel):  # its windows shuffle groups of patches
+        index, _ = get_vision_window_index(
+            grid,
+            spatial_merge_size=visual.spatial_merge_size,
+            window_size=visual.window_size,
+            patch_size=visual.patch_size,
+        )
+        groups = last.view(len(index), -1, last.shape[-1])
+        last = groups[torch.argsort(index)].reshape(last.shape)
+    return [last, *deep]
+
+
+def without_pixels(core: Any, pixels: Tensor) -> Tensor:
+    """What is handed to the model in place of pixels: nearly nothing, with the number of images in its shape."""
+    if isinstance(core, PADDED_MODELS):
+        real = (pixels != 0).flatten(2).any(dim=2)
+        patch = core.vision_model.patch_size
+        return real.float()[..., None, None, None].expand(-1, -1, 1, patch, patch).clone()
+    return pixels.new_zeros(1 if isinstance(core, GRID_MODELS) else len(pixels), 1)
 
 
 class _EveryLayer(tuple[Tensor, ...]):
@@ -24,34 +97,96 @@ class _EveryLayer(tuple[Tensor, ...]):
 
 
 class _StandIn(nn.Module):
-    """A tower that returns what it is given: the features, already computed."""
+    """In the tower's place: returns the features, already computed; a grid tower's mergers are still its own."""
 
-    def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
-        return BaseModelOutputWithPooling(
-            last_hidden_state=pixel_values,
-            hidden_states=_EveryLayer((pixel_values,)),
-        )
+    def __init__(self, tower: Any, features: list[Tensor]):
+        super().__init__()
+        self._tower, self._features = (tower,), features  # a tuple, so that the tower is not a part of this module
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._tower[0].dtype
 
-def can_cache(core: nn.Module) -> bool:
-    """True for models whose features come from one tower pass per image and one hidden layer (LLaVA's shape)."""
-    layer = getattr(getattr(core, "config", None), "vision_feature_layer", None)
-    return isinstance(core, LlavaModel) and isinstance(layer, int)
+    @property
+    def spatial_merge_size(self) -> int:
+        return self._tower[0].spatial_merge_size
 
-
-@torch.no_grad()
-def tower_features(core: Any, pixel_values: Tensor) -> Tensor:
-    """(n_images, 3, H, W) → (n_images, n_patches, width): the hidden layer that the projector reads."""
-    output = core.vision_tower(pixel_values, output_hidden_states=True, return_dict=True)
-    return output.hidden_states[core.config.vision_feature_layer]
+    def forward(self, *_: Any, **__: Any) -> BaseModelOutputWithPooling:
+        tower, (last, *deep) = self._tower[0], self._features
+        output = BaseModelOutputWithPooling(last_hidden_state=last)
+        if hasattr(tower, "merger"):
+            output.pooler_output = tower.merger(last)
+            mergers = getattr(tower, "deepstack_merger_list", ())
+            output.deepstack_features = [m(h) for m, h in zip(mergers, deep, strict=True)]
+        else:
+            output.hidden_states = _EveryLayer((last,))
+        return output
 
 
 @contextmanager
-def stored_features(core: Any) -> Iterator[None]:
-    """Inside, `pixel_values` given to the model are tower features."""
-    tower = core.vision_tower
-    core.vision_tower = _StandIn()
+def stored_features(core: Any, features: list[Tensor]) -> Iterator[None]:
+    """Inside, the tower of the model returns `features` whatever it is given."""
+    name = tower_name(core)
+    assert name is not None
+    tower = getattr(core, name)
+    setattr(core, name, _StandIn(tower, features))
     try:
         yield
     finally:
-        core.vision_tower = tower
+        setattr(core, name, tower)
+
+
+# ---- on disk
+
+
+def fingerprint(tower: nn.Module) -> str:
+    """A hash of a tower's weights and their types."""
+    digest = hashlib.blake2b(digest_size=12)
+    for name, value in tower.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class FeatureStore:
+    """Features by the pixels they were computed from, in `folder`/<tower>/; nothing is added beyond `limit` bytes.
+
+    Files are written whole and renamed, so that any number of processes can share the folder.
+    """
+
+    def __init__(self, folder: Path, tower: nn.Module, limit: int):
+        self.folder, self.limit = folder / fingerprint(tower), limit
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.used = sum(f.stat().st_size for f in folder.rglob("*.npy"))
+
+    def path(self, item: dict[str, Tensor], part: int) -> Path:
+        digest = hashlib.blake2b(digest_size=16)
+        for name in ("pixel_values", "image_grid_thw", "pixel_attention_mask"):
+            if name in item:
+                value = item[name].contiguous()
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+                digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
+        return self.folder / f"{digest.hexdigest()}.{part}.npy"
+
+    def get(self, item: dict[str, Tensor], dtype: torch.dtype) -> list[Tensor] | None:
+        """Memory-mapped tensors, or None where they are not stored."""
+        found: list[Tensor] = []
+        while (path := self.path(item, len(found))).exists():
+            try:
+                array = torch.from_numpy(np.load(path, mmap_mode="c"))
+            except ValueError:  # cut short by a power failure: computed again
+                path.unlink(missing_ok=True)
+                return None
+            found.append(array if array.dtype == dtype else array.view(dtype))
+        return found or None
+
+    def put(self, item: dict[str, Tensor], features: list[Tensor]) -> None:
+        size = sum(f.numel() * f.element_size() for f in features)
+        if self.used + size > self.limit:
+            return
+        self.used += size
+        for part in reversed(range(len(features))):  # the first part last: it makes the others count
+            value = features[part]
+            plain = value.view(torch.int16) if value.dtype in (torch.bfloat16, torch.float16) else value
+            with atomic_write(self.path(item, part), "wb", durable=False) as handle:
+                np.save(handle, plain.numpy())

@@ -1,0 +1,86 @@
+"""The plain path: prompt and completion go through the model together, nothing shared. Slow, and right for any model.
+
+For models that keep no key/value cache which could be expanded and differentiated (Mamba and other recurrent ones).
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chexalign.errors import RecipeError
+from chexalign.progress import say
+
+_said: set[str] = set()
+
+
+def can_share(model: Any) -> bool:
+    """False for recurrent models; says so once per class."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    core = getattr(base, base.base_model_prefix)
+    if not getattr(base, "_is_stateful", False) and "past_key_values" in inspect.signature(core.forward).parameters:
+        return True
+    name = type(base).__name__
+    if name not in _said:
+        _said.add(name)
+        say(f"{name} keeps no key/value cache to share: each completion is scored with its own prompt pass (slower)")
+    return False
+
+
+@dataclass
+class Plain:
+    """Stands in for logps.Encoded: keeps the tokens and reads them again whenever more are added."""
+
+    ids: Tensor  # (N, P), left-padded prompts and what has been read since
+    mask: Tensor
+    extra: dict[str, Tensor]
+    last: Tensor  # (N, H)
+
+    def expand(self, repeats: int) -> Plain:
+        return self._rows(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def select(self, rows: Tensor) -> Plain:
+        return self._rows(lambda x: x[rows])
+
+    def copy(self) -> Plain:
+        return self._rows(lambda x: x.detach())
+
+    def _rows(self, change: Any) -> Plain:
+        return Plain(
+            change(self.ids), change(self.mask), {k: change(v) for k, v in self.extra.items()}, change(self.last)
+        )
+
+    def read(self, model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states of more tokens, (N, T) → (N, T, H)."""
+        before = self.ids.shape[1]
+        self.ids, self.mask = torch.cat([self.ids, ids], dim=1), torch.cat([self.mask, mask], dim=1)
+        return _hidden(model, self.ids, self.mask, self.extra)[:, before:]
+
+
+def encode(model: Any, prefix: Any) -> Plain:
+    """The prompts' last hidden states, and the prompts themselves. Raises RecipeError when images cannot be repeated."""
+    extra = dict(prefix.extra)
+    if lost := [k for k, v in extra.items() if len(v) != len(prefix.ids)]:
+        raise RecipeError(
+            f"{type(model).__name__} needs the plain path, and its {lost} do not come one per prompt: use one image per "
+            "study (studies.max_images=1)"
+        )
+    return Plain(prefix.ids, prefix.mask, extra, _hidden(model, prefix.ids, prefix.mask, extra)[:, -1])
+
+
+def _hidden(model: Any, ids: Tensor, mask: Tensor, extra: dict[str, Tensor]) -> Tensor:
+    """Hidden states of left-padded rows, (N, T, H). Padding stands behind the text meanwhile: a state would read it."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    core = getattr(base, base.base_model_prefix)
+    length, start = ids.shape[1], (mask.cumsum(1) == 0).sum(1, keepdim=True)  # where each row's text begins
+    place = torch.arange(length, device=ids.device)
+    order, back = (place + start) % length, (place - start) % length
+    arguments: dict[str, Any] = dict(extra)
+    if "attention_mask" in inspect.signature(core.forward).parameters:
+        arguments["attention_mask"] = mask.gather(1, order)
+    hidden = core(input_ids=ids.gather(1, order), use_cache=False, **arguments).last_hidden_state
+    return hidden.gather(1, back[..., None].expand(-1, -1, hidden.shape[-1]))

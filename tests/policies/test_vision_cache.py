@@ -1,0 +1,97 @@
+"""Stored features: on the disk by content and tower, shared by policies and processes, never beyond their limit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.policies import family_models
+from tests.policies.test_families import COMPLETIONS, prompt
+
+from chexalign.policies import Policy
+from chexalign.policies.vision_cache import FEATURE, fingerprint
+
+FAMILIES = ["llava-llama", "qwen2.5-vl", "qwen3-vl", "gemma3", "idefics3", "smolvlm"]
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Counts tower passes of a policy."""
+
+    def watch(policy):
+        calls = []
+        policy.part("tower").register_forward_hook(lambda *_: calls.append(1))
+        return calls
+
+    return watch
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_a_second_policy_reads_what_the_first_computed(name, tmp_path, image_folder, counted):
+    folder, features = family_models.write(name, tmp_path / "model"), tmp_path / "features"
+    logps, calls = [], []
+    for store in (False, True, True):
+        policy = Policy.load(folder)
+        if store:
+            policy.keep_features(features, 1.0)
+        calls.append(counted(policy))
+        prompts = [prompt(policy, image_folder, images, 2) for images in ((0, 1), (2,))]
+        logps.append([x for group in policy.token_logps(prompts, [COMPLETIONS] * 2) for x in group])
+    assert len(calls[0]) > 0 and len(calls[1]) > 0 and not calls[2]
+    for found in logps[1:]:
+        assert max(float((a - b).abs().max()) for a, b in zip(logps[0], found, strict=True)) < 1e-5
+
+
+def stored(policy, features, gib=1.0):
+    policy.keep_features(features, gib)
+    return policy.encode([policy.prompt_of_test])
+
+
+@pytest.fixture
+def two(tiny_folder, prompts):
+    """Two policies of one checkpoint, with a prompt."""
+    policies = [Policy.load(tiny_folder) for _ in range(2)]
+    for policy in policies:
+        policy.prompt_of_test = prompts[0]
+    return policies
+
+
+def test_features_are_mapped_from_the_disk_and_not_held_in_memory(two, tmp_path):
+    stored(two[0], tmp_path)
+    item = next(iter(two[0]._encoded.values()))
+    file = next(tmp_path.rglob("*.npy"))
+    assert item[f"{FEATURE}0"].untyped_storage().nbytes() <= file.stat().st_size
+    assert str(file) in Path("/proc/self/maps").read_text()
+
+
+def test_another_tower_has_features_of_its_own(two, tmp_path):
+    with torch.no_grad():
+        two[1].part("tower").embeddings.position_embedding.weight.add_(0.1)
+    assert fingerprint(two[0].part("tower")) != fingerprint(two[1].part("tower"))
+    a, b = (stored(p, tmp_path).extra[f"{FEATURE}0"] for p in two)
+    assert float((a - b).abs().max()) > 1e-3
+
+
+def test_nothing_is_added_beyond_the_limit(two, tmp_path):
+    a = stored(two[0], tmp_path, gib=1e-7)
+    assert not list(tmp_path.rglob("*.npy"))
+    assert torch.equal(a.extra[f"{FEATURE}0"], stored(two[1], tmp_path / "large").extra[f"{FEATURE}0"])
+
+
+def test_a_file_cut_short_is_computed_again(two, tmp_path):
+    wanted = stored(two[0], tmp_path).extra[f"{FEATURE}0"].clone()
+    file = next(tmp_path.rglob("*.npy"))
+    whole = file.read_bytes()
+    file.unlink()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert torch.equal(stored(two[1], tmp_path).extra[f"{FEATURE}0"], wanted)
+    assert file.read_bytes() == whole
+
+
+def test_sixteen_bit_features_come_back_as_they_were(tiny_folder, prompts, tmp_path):
+    found = []
+    for folder in (None, tmp_path, tmp_path):
+        policy = Policy.load(tiny_folder, dtype="bfloat16")
+        policy.keep_features(folder or tmp_path, 1.0 if folder else 0.0)
+        found.append(policy.encode(prompts[:1]).extra[f"{FEATURE}0"])
+    assert found[0].dtype == torch.bfloat16 and all(torch.equal(found[0], f) for f in found[1:])
