@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 OVERRIDES = [
@@ -44,10 +45,10 @@ app(arguments)
 """
 
 
-def start(run_dir: Path, where: str = "nowhere", at: int = 0) -> int:
+def start(run_dir: Path, where: str = "nowhere", at: int = 0, command: str = "run", more: Sequence[str] = ()) -> int:
     """Run recipe `tiny`, smaller still; returns 0 or the signal's negative number."""
-    command = [sys.executable, "-c", PROGRAM, where, str(at), "run", "tiny", f"run_dir={run_dir}", *OVERRIDES]
+    words = [sys.executable, "-c", PROGRAM, where, str(at), command, "tiny", f"run_dir={run_dir}", *OVERRIDES, *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr[-3000:]
     return done.returncode

@@ -14,7 +14,7 @@ from typing import Any
 from chexalign.data import Drops, check_leakage, load_source
 from chexalign.data.images import ImageError, load_image
 from chexalign.errors import RecipeError, WorkError
-from chexalign.judges import load as load_judge
+from chexalign.judges import from_recipe as load_judge
 from chexalign.judges.contract import is_blank
 from chexalign.recipe import Recipe
 from chexalign.records import Study
@@ -29,13 +29,13 @@ Finding = tuple[bool, str]
 def check_recipe(recipe: Recipe) -> Iterator[Finding]:
     """(fine?, one line) for each thing checked."""
     for name in sorted({*recipe.score.judges, *recipe.evaluate.judges}):
-        load_judge(name)
+        load_judge(name, recipe.judges)
     yield True, f"recipe {recipe.name}: every key known, judges {', '.join(recipe.score.judges)}"
     with tempfile.TemporaryDirectory() as folder:
         studies, drops, root = _read(recipe, Path(folder))
         yield from _check_studies(recipe, studies, drops)
         yield from _check_images(recipe, studies, root)
-    yield from _check_lengths(recipe, studies)
+    yield from _check_prompt_and_lengths(recipe, studies)
     yield _check_disk(recipe, len(studies))
 
 
@@ -93,10 +93,23 @@ def _check_images(recipe: Recipe, studies: list[Study], root: Path) -> Iterator[
     )
 
 
-def _check_lengths(recipe: Recipe, studies: list[Study]) -> Iterator[Finding]:
-    """Report and image tokens, counted with the model's own tokenizer, against what sampler and model allow."""
+def _check_prompt_and_lengths(recipe: Recipe, studies: list[Study]) -> Iterator[Finding]:
+    """The prompt, then report and image tokens, counted with the model's own tokenizer, against what is allowed."""
+    from chexalign.policies.open import wording_of
+    from chexalign.policies.prompt import build_prompt
+
     texts = [s.findings for s in studies if not is_blank(s.findings)] or ["-"]
-    limits = _limits(recipe, texts)
+    limits, asked = _limits(recipe, texts), wording_of(recipe.policy)
+    told = asked.findings or ""
+    yield (
+        "{findings}" not in told,
+        f"prompt, {asked.name} wording: {told!r}"
+        + ("; it holds the findings, which are what is to be written" if "{findings}" in told else ""),
+    )
+    if limits is not None and studies:
+        first = next((s for s in studies if s.indication.strip()), studies[0])
+        shown = build_prompt(first, asked, limits.processor, Path(), recipe.studies.max_images)
+        yield True, f"study {first.study_id} is asked {shown.text!r} with {len(shown.images)} image(s)"
     if limits is None:
         yield (
             False,
@@ -111,6 +124,7 @@ def _check_lengths(recipe: Recipe, studies: list[Study]) -> Iterator[Finding]:
         f"{longest} tokens; sample.max_new_tokens is {recipe.sample.max_new_tokens}",
     )
     images = min(recipe.studies.max_images, max((len(s.images) for s in studies), default=0))
+    images = images if asked.max_images is None else min(images, asked.max_images)
     total = images * limits.image_tokens + tokens[-1]
     yield (
         total < limits.positions,
@@ -121,6 +135,7 @@ def _check_lengths(recipe: Recipe, studies: list[Study]) -> Iterator[Finding]:
 
 @dataclass(frozen=True)
 class _Limits:
+    processor: Any
     tokenizer: Any
     image_tokens: int  # per image
     positions: int  # that the decoder was made for
@@ -128,26 +143,34 @@ class _Limits:
 
 def _limits(recipe: Recipe, texts: list[str]) -> _Limits | None:
     """What the policy's checkpoint says, without loading its weights; None when it is not on this machine."""
-    from transformers import AutoConfig, AutoProcessor
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     from chexalign.policies import chexagent2
-    from chexalign.policies.tiny import POSITIONS, build_tokenizer
+    from chexalign.policies.open import limit_pixels
+    from chexalign.policies.processors import load_processor
+    from chexalign.policies.tiny import CHAT_TEMPLATE, POSITIONS, build_tokenizer
 
     policy = recipe.policy
     if policy.model == "tiny":
         per_image = (policy.tiny.image_size // policy.tiny.patch_size) ** 2
-        return _Limits(build_tokenizer(texts, policy.tiny.vocabulary), per_image, POSITIONS)
+        tokenizer = build_tokenizer(texts, policy.tiny.vocabulary)
+        tokenizer.chat_template = CHAT_TEMPLATE
+        return _Limits(tokenizer, tokenizer, per_image, POSITIONS)
     common = {"local_files_only": not policy.download, "trust_remote_code": policy.trust_remote_code}
     try:
         if chexagent2.recognises(policy.model, download=policy.download):
             config, processor = chexagent2.describe(policy.model, download=policy.download)
         else:
             config = AutoConfig.from_pretrained(policy.model, **common)
-            processor = AutoProcessor.from_pretrained(policy.model, **common)
+            seeing = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+            processor = load_processor(policy.model, config, seeing, **common)
     except (OSError, ValueError):
         return None
+    limit_pixels(processor, policy)
     positions = getattr(config.get_text_config(), "max_position_embeddings", 1 << 30)
-    return _Limits(getattr(processor, "tokenizer", processor), _image_tokens(recipe, processor), positions)
+    tokenizer = getattr(processor, "tokenizer", processor)
+    return _Limits(processor, tokenizer, _image_tokens(recipe, processor), positions)
 
 
 def _image_tokens(recipe: Recipe, processor: Any) -> int:

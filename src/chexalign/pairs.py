@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from chexalign.errors import WorkError
 from chexalign.jsonl import atomic_write, read_records, write_json, write_records
-from chexalign.policies.open import open_policy, prompts_for
+from chexalign.policies.open import open_policy, prompts_for, wording_of
 from chexalign.policies.prompt import messages
 from chexalign.progress import console
 from chexalign.records import Completion, Pair, Study, Verdict
@@ -87,7 +88,7 @@ def _export_trl(run: Run, studies: Sequence[Study], pairs: Sequence[Pair]) -> No
     with atomic_write(run.path("pairs_trl.jsonl")) as handle:
         for study, pair in zip(studies, pairs, strict=True):
             row = {
-                "prompt": messages(study, recipe.policy.prompt, recipe.studies.max_images),
+                "prompt": messages(study, wording_of(recipe.policy), recipe.studies.max_images),
                 "images": [path for path, _ in pair.images],
                 "chosen": _assistant(pair.chosen),
                 "rejected": _assistant(pair.rejected),
@@ -117,7 +118,8 @@ def _save_summary(run: Run, pairs: Sequence[Pair], n_studies: int, dropped: dict
         "dropped_abstained": dropped["too few scored samples"],
         "dropped_share": 1 - len(pairs) / n_studies,
     }
-    table = Table(title=f"Preference pairs by {run.recipe.pairs.judge} (CheXalign, Table 8)", title_justify="left")
+    title = Text(f"Preference pairs by {run.recipe.pairs.judge} (CheXalign, Table 8)")  # a judge's name may hold [ ]
+    table = Table(title=title, title_justify="left")
     for column in ("", "score mean", "median", "sd", "words mean", "median", "sd"):
         table.add_column(column, justify="left" if not column else "right")
     for side in ("chosen", "rejected"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-console = Console(stderr=True, highlight=False)
+from chexalign.processes import is_main, rank
+
+console = Console(stderr=True, highlight=False, quiet=not is_main())  # of several processes one talks
 PLAIN_EVERY = 15.0  # seconds between lines when the output is no terminal
 
 
@@ -74,3 +77,11 @@ def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Ticke
 def say(text: str) -> None:
     """One plain line for the person at the terminal (stderr, so that stdout stays for results)."""
     console.print(text, markup=False, soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """A failure's one line. It may be one process's alone, so all may say it."""
+    if is_main():
+        say(f"error: {text}")
+    else:
+        print(f"process {rank()}: error: {text}", file=sys.stderr)

@@ -53,22 +53,30 @@ class TinyPolicy(Section):
         return self
 
 
+PROMPT_FIELDS = ("indication", "comparison", "findings")  # of a study, that a prompt may name
+
+
 class PolicySection(Section):
     """The model to align: `tiny` (built here, needs a warm-up), a local checkpoint folder, or a hub id."""
 
     model: str = "tiny"
     tiny: TinyPolicy = TinyPolicy()
-    prompt: str = "Write the findings of this chest X-ray."  # may hold {indication} and {comparison}
+    prompt: str = "auto"  # the model's published wording; your own may hold {indication}, {comparison}, {findings}
+    system: str | None = None  # system turn; the published wording's own, or none, when absent
+    max_pixels: Count | None = (
+        None  # of an image, for processors that keep any size (Qwen-VL); the preset's when absent
+    )
     dtype: Literal["float32", "bfloat16"] = "float32"  # training keeps float32 weights and computes in this
+    features_gib: Annotated[float, Field(ge=0)] = 20.0  # disk for the frozen tower's image features; 0: memory only
     download: bool = False  # no network unless the recipe says so
     trust_remote_code: bool = False  # no remote code unless the recipe says so
 
     @field_validator("prompt")
     @classmethod
     def _known_fields(cls, value: str) -> str:
-        wrong = {name for _, name, _, _ in Formatter().parse(value) if name is not None} - {"indication", "comparison"}
+        wrong = {name for _, name, _, _ in Formatter().parse(value) if name is not None} - set(PROMPT_FIELDS)
         if wrong:
-            raise ValueError(f"no field {sorted(wrong)}; there are {{indication}} and {{comparison}}")
+            raise ValueError(f"no field {sorted(wrong)}; there are {', '.join(f'{{{n}}}' for n in PROMPT_FIELDS)}")
         return value
 
 
@@ -83,12 +91,21 @@ class Phase(Section):
     patience: Count = 5  # validations without a better loss before stopping
 
 
+class ExpertPhase(Section):
+    """The expert of the judge `visual`: a small contrastive model, trained on the training split, saved as <run>/expert."""
+
+    steps: Annotated[int, Field(ge=0)] = 0  # 0: no expert
+    lr: Rate = 2e-3
+    batch_size: Annotated[int, Field(ge=2)] = 64  # studies in one contrast
+
+
 class Warmup(Section):
     """How the tiny policy becomes a baseline: tower on finding labels, optionally finding lists, then reports (SFT)."""
 
     tower: Phase = Phase(steps=250, batch_size=64)
     finding_lists: Phase = Phase(steps=0)
     reports: Phase = Phase(steps=700)
+    expert: ExpertPhase = ExpertPhase()
     save_every: Count = 200  # steps between checkpoints
 
 
@@ -103,6 +120,10 @@ class Sample(Section):
     limit: Count | None = None  # how many training studies; all when absent
 
 
+# Options of judges by name, e.g. {green: {url: …}}; the names and options are the judges' own (`chexalign judges`).
+JudgeOptions = dict[str, dict[str, Any]]
+
+
 class Score(Section):
     judges: tuple[str, ...] = ("finding_f1", "chexpert_rule_f1", "rouge_l", "bleu4")
 
@@ -114,6 +135,7 @@ class Pairs(Section):
     )
 
 
+# Defaults of the preference algorithms: the best for CheXagent with GREEN as judge (CheXalign, Table 7).
 class Sft(Section):
     """Supervised fine-tuning on the chosen texts."""
 
@@ -124,7 +146,7 @@ class Dpo(Section):
     """DPO, optionally with an NLL term on the chosen report (mean per token)."""
 
     type: Literal["dpo"] = "dpo"
-    beta: Rate = 0.1
+    beta: Rate = 0.05
     nll: Annotated[float, Field(ge=0)] = 0.0
 
 
@@ -144,15 +166,41 @@ class Ipo(Section):
     average_log_prob: bool = True
 
 
+class Kto(Section):
+    """KTO: each report of a pair counts alone. Its KL is estimated per micro-batch, on reports of other patients."""
+
+    type: Literal["kto"] = "kto"
+    beta: Rate = 0.05
+    desirable_weight: Annotated[float, Field(ge=0)] = 1.0
+    undesirable_weight: Annotated[float, Field(ge=0)] = 1.0
+    nll: Annotated[float, Field(ge=0)] = 0.0
+
+
 class Orpo(Section):
     """ORPO: no reference model."""
 
     type: Literal["orpo"] = "orpo"
-    lam: Annotated[float, Field(ge=0)] = 1.0
+    lam: Annotated[float, Field(ge=0)] = 5.0
 
 
-Algorithm = Annotated[Sft | Dpo | LcDpo | Ipo | Orpo, Field(discriminator="type")]
+Algorithm = Annotated[Sft | Dpo | LcDpo | Ipo | Kto | Orpo, Field(discriminator="type")]
 ALGORITHM_NAMES = tuple(get_args(t.model_fields["type"].annotation)[0] for t in get_args(get_args(Algorithm)[0]))
+
+
+class Lora(Section):
+    """LoRA or DoRA on the decoder's linear layers. Tower and projector learn in full unless `freeze` names them."""
+
+    r: Count = 16
+    alpha: Count = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: the policy that learns is exactly the one that is measured
+    dora: bool = False
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"  # names such as q_proj
+
+    @model_validator(mode="after")
+    def _exact(self) -> Lora:
+        if self.dora and self.dropout:
+            raise ValueError("dropout must be 0 with dora: its weight norms are taken without it")
+        return self
 
 
 class Train(Section):
@@ -161,13 +209,18 @@ class Train(Section):
     algorithm: Algorithm = Dpo()
     epochs: Count = 1
     lr: Rate = 1e-6
-    batch_size: Count = 32  # pairs per optimizer step, over all processes
-    micro_batch_size: Count = 16  # pairs per forward pass, of like length; the update does not depend on it
+    batch_size: Count = 32  # pairs per optimizer step
+    micro_batch_size: Count = 16  # pairs per forward pass, of like length, over all processes
+    micro_batch_tokens: Count | None = None  # padded tokens (prompts and reports) per forward pass, over all processes
+    optimiser: Literal["adamw", "adafactor", "adamw_8bit"] = "adamw"
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the weights' moving average, which is then what is saved
     warmup_share: Share = 0.1
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Rate = 1.0
     freeze: tuple[Literal["tower", "projector", "decoder"], ...] = ("tower",)
+    lora: Lora | None = None
+    gradient_checkpointing: bool = False  # recompute activations in the backward pass: less memory, more time
     save_every: Count = 50  # optimizer steps between checkpoints
 
     @model_validator(mode="before")
@@ -178,12 +231,11 @@ class Train(Section):
             value = {**value, "algorithm": {"type": value["algorithm"]}}
         return value
 
-    @field_validator("freeze")
-    @classmethod
-    def _something_learns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) == 3:
-            raise ValueError("tower, projector and decoder are all frozen: nothing would learn")
-        return value
+    @model_validator(mode="after")
+    def _something_learns(self) -> Train:
+        if len(set(self.freeze)) == 3 and self.lora is None:
+            raise ValueError("freeze: tower, projector and decoder are all frozen: nothing would learn")
+        return self
 
 
 class Evaluate(Section):
@@ -194,6 +246,16 @@ class Evaluate(Section):
     shuffled_images: bool = True  # control: the aligned policy with another study's images
     bootstrap: Count = 1000
     level: Annotated[float, Field(gt=0, lt=1)] = 0.9
+
+
+class Sweep(Section):
+    """`chexalign sweep`: settings to train on the same pairs. A row is `{algorithm: NAME, setting: value, …}`, the settings
+    those of the algorithm or of `train:`; a list multiplies out. A name stands for the rows of a built-in grid."""
+
+    grid: tuple[str | dict[str, Any], ...] = ("table7",)
+    select: str | None = None  # the judge whose mean on the validation split picks; lc_<pairs.judge> when absent
+    samples: Count = 4  # reports per validation study, at temperature 1: our choice
+    limit: Count | None = None  # how many validation studies; all when absent
 
 
 class ReportSection(Section):
@@ -208,10 +270,12 @@ class Recipe(Section):
     policy: PolicySection = PolicySection()
     warmup: Warmup | None = None
     sample: Sample = Sample()
+    judges: JudgeOptions = {}
     score: Score = Score()
     pairs: Pairs = Pairs()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+    sweep: Sweep = Sweep()
     report: ReportSection = ReportSection()
     quick: dict[str, Any] = {}  # dotted key → value: what --quick changes
 

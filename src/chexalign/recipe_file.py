@@ -49,10 +49,10 @@ def find_recipe(name_or_path: str) -> Path:
     stem = path.stem if path.suffix in (".yaml", ".yml") else name_or_path
     if stem in known and path.parent in (Path("."), Path("recipes")):
         return known[stem]
-    raise RecipeError(f"no recipe {name_or_path!r}; {_nearest(stem, list(known))}")
+    raise RecipeError(f"no recipe {name_or_path!r}; {nearest(stem, list(known))}")
 
 
-def _nearest(word: str, options: list[str]) -> str:
+def nearest(word: str, options: list[str]) -> str:
     close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(options)) or 'none'}"
 
@@ -111,7 +111,7 @@ def _explain(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         fields = _fields_at(problem["loc"][:-1])
         elsewhere = [k for k in all_keys() if k.split(".")[-1] == loc[-1]]
-        hint = f"did you mean {elsewhere[0]!r}?" if elsewhere else _nearest(loc[-1], fields)
+        hint = f"did you mean {elsewhere[0]!r}?" if elsewhere else nearest(loc[-1], fields)
         return f"unknown key {dotted!r}; {hint}"
     if problem["type"] == "missing":
         return f"key {dotted!r} is missing"

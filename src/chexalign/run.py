@@ -9,14 +9,14 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from chexalign import __version__
+from chexalign import __version__, processes
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_json, write_json
 from chexalign.progress import say
@@ -40,7 +40,10 @@ STAGES: dict[str, Stage] = {
         ("studies.jsonl", "studies_dropped.txt", "images"),
     ),
     "warmup": Stage(
-        "chexalign.train.warmup:warm_up", ("policy", "warmup"), "baseline/config.json", ("baseline", "warmup")
+        "chexalign.train.warmup:warm_up",
+        ("policy", "warmup"),
+        "baseline/config.json",
+        ("baseline", "warmup", "features", "expert"),
     ),
     "sample": Stage("chexalign.sample:sample_completions", ("sample",), "completions.jsonl", ("completions.jsonl",)),
     "score": Stage("chexalign.score:score_completions", ("score",), "verdicts.jsonl", ("verdicts.jsonl",)),
@@ -48,13 +51,13 @@ STAGES: dict[str, Stage] = {
         "chexalign.pairs:make_pairs",
         ("pairs",),
         "pairs.jsonl",
-        ("pairs.jsonl", "pairs_trl.jsonl", "pairs_summary.json"),
+        ("pairs.jsonl", "pairs_trl.jsonl", "pairs_summary.json", "reference_logps.jsonl"),
     ),
     "train": Stage(
         "chexalign.train.align:align",
         ("train",),
         "policy/config.json",
-        ("policy", "train", "train_log.jsonl", "reference_logps.json"),
+        ("policy", "train", "train_log.jsonl"),
     ),
     "evaluate": Stage(
         "chexalign.evaluate:evaluate",
@@ -63,6 +66,9 @@ STAGES: dict[str, Stage] = {
         ("results.json", "evaluation", "examples", "examples.json"),
     ),
 }
+# What the stages before `train` write: the branches of a sweep read it from the run they grow from.
+SHARED = {name for stage in list(STAGES)[: list(STAGES).index("train")] for name in STAGES[stage].writes}
+TOGETHER = ("warmup", "train")  # the stages that several processes can run
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "numpy", "pydantic")
 
 
@@ -81,12 +87,15 @@ class Run:
     recipe: Recipe
     dir: Path
     manifest: dict[str, Any]
+    trunk: Path | None = None  # the folder of the run that this one, an entry of a sweep, is a branch of
+    stages: Mapping[str, Stage] = field(default_factory=lambda: STAGES)
 
     def path(self, name: str) -> Path:
-        return self.dir / name
+        return (self.trunk if self.trunk and name.partition("/")[0] in SHARED else self.dir) / name
 
     def save_manifest(self) -> None:
-        write_json(self.path("manifest.json"), self.manifest)
+        if processes.is_main():
+            write_json(self.path("manifest.json"), self.manifest)
 
 
 def _versions() -> dict[str, str]:
@@ -110,14 +119,14 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
-def _sections(recipe: Recipe, stage: str) -> dict[str, Any]:
+def _sections(run: Run, stage: str) -> dict[str, Any]:
     """The recipe settings a stage depends on: its own and those of all stages before it."""
     wanted: list[str] = []
-    for name, described in STAGES.items():
+    for name, described in run.stages.items():
         wanted += described.reads
         if name == stage:
             break
-    full = recipe.model_dump(mode="json")
+    full = run.recipe.model_dump(mode="json")
     return {k: full[k] for k in wanted}
 
 
@@ -133,12 +142,13 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def open_run(recipe: Recipe) -> Run:
     """Make or reopen the run folder, reading only. Raises RecipeError if it belongs to another recipe or other settings."""
     from chexalign.data import load_source
-    from chexalign.judges import load as load_judge
+    from chexalign.judges import from_recipe as load_judge
 
     load_source(recipe.studies.source)
-    for name in {*recipe.score.judges, *recipe.evaluate.judges}:
-        load_judge(name)
     folder = recipe.run_dir or Path("runs") / recipe.name
+    recipe = _told_where(recipe, folder)
+    for name in sorted({*recipe.score.judges, *recipe.evaluate.judges}):
+        load_judge(name, recipe.judges)
     path, manifest = folder / "manifest.json", {"chexalign": __version__, "stages": {}}
     if path.exists():
         manifest = read_json(path)
@@ -148,24 +158,39 @@ def open_run(recipe: Recipe) -> Run:
     return Run(recipe, folder, manifest)
 
 
-def _check_same(run: Run) -> None:
+def _told_where(recipe: Recipe, folder: Path) -> Recipe:
+    """The judge that looks at images, where the recipe sets it, is told where this run has them and its own expert."""
+    given = recipe.judges.get("visual")
+    if given is None:
+        return recipe
+    studies, own = recipe.studies, {}
+    if "images" not in given:
+        root = folder if studies.source == "phantom" or studies.root is None else studies.root
+        own["images"] = str(root.parent if root.is_file() else root)
+    if given.get("model") == "expert":
+        own["model"] = str(folder / "expert")
+    return recipe.model_copy(update={"judges": {**recipe.judges, "visual": {**given, **own}}})
+
+
+def check_same(run: Run) -> None:
     """Settings that a started stage used must not have changed: its rows would lie about how they were made."""
     other = f"choose another folder with run_dir=DIR, or delete {run.dir} to start again"
     if (old_name := run.manifest.get("recipe", {}).get("name", run.recipe.name)) != run.recipe.name:
         raise RecipeError(f"{run.dir} belongs to recipe {old_name!r}, not {run.recipe.name!r}; {other}")
+    again = "choose another folder with run_dir=DIR, or `chexalign run … --restart {}` to remove what it and later stages wrote"
     for stage in run.manifest["stages"]:
-        old, new = _flat(run.manifest["stages"][stage]["settings"]), _flat(_sections(run.recipe, stage))
+        old, new = _flat(run.manifest["stages"][stage]["settings"]), _flat(_sections(run, stage))
         if changed := [k for k in {**old, **new} if old.get(k) != new.get(k)]:
             what = "; ".join(f"{k} was {old.get(k)!r}, is now {new.get(k)!r}" for k in changed[:3])
             raise RecipeError(
-                f"{run.dir}: stage {stage!r} ran with other settings ({what}); choose another folder with run_dir=DIR, "
-                f"or `chexalign run … --restart {stage}` to remove what it and later stages wrote"
+                f"{run.dir}: stage {stage!r} ran with other settings ({what}); "
+                + (other if run.trunk else again.format(stage))
             )
 
 
 def _left(run: Run, stage: str) -> list[Path]:
     """What a stage has left in the folder, finished or not."""
-    names = STAGES[stage].writes
+    names = run.stages[stage].writes
     return [p for n in names for p in (run.path(n), run.path(f"{n}.part"), run.path(f".{n}.new")) if p.exists()]
 
 
@@ -181,7 +206,7 @@ def _forget(run: Run, first: str) -> None:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path) -> Iterator[None]:
     """One process per run folder: two would write each row twice."""
     with open(folder / ".lock", "w") as handle:
         try:
@@ -196,14 +221,14 @@ def run_stage(run: Run, name: str) -> None:
 
     A stage that fails without leaving anything behind is forgotten, so that its settings can be put right.
     """
-    stage, stages = STAGES[name], run.manifest["stages"]
+    stage, stages = run.stages[name], run.manifest["stages"]
     if stages.get(name, {}).get("finished") and run.path(stage.product).exists():
         say(f"{name}: already finished ({run.path(stage.product)})")
         return
     spent = stages.get(name, {}).get("seconds", 0.0)
     made_with = _made_with(run.recipe)
     run.manifest |= {"recipe": run.recipe.model_dump(mode="json"), "seeds": {"recipe": run.recipe.seed}, **made_with}
-    stages[name] = {"settings": _sections(run.recipe, name), **made_with, "finished": None, "seconds": spent}
+    stages[name] = {"settings": _sections(run, name), **made_with, "finished": None, "seconds": spent}
     run.save_manifest()
     module, _, function = stage.function.partition(":")
     start = time.monotonic()
@@ -230,21 +255,34 @@ def run_stage(run: Run, name: str) -> None:
 
 def _made_with(recipe: Recipe) -> dict[str, Any]:
     """What makes a stage's rows what they are, beside its settings: kept with each stage, as of when it ran."""
-    from chexalign.judges import load as load_judge
+    from chexalign.judges import from_recipe as load_judge
 
     judges = sorted({*recipe.score.judges, *recipe.evaluate.judges})
-    return {"versions": _versions(), "git": _git_commit(), "judges": {n: load_judge(n).version for n in judges}}
+    found = {n: load_judge(n, recipe.judges).version for n in judges}
+    return {"versions": _versions(), "git": _git_commit(), "judges": found}
 
 
-def run_stages(recipe: Recipe, names: list[str], restart: str | None = None) -> Run:
-    """Lock the run folder, check that it is this recipe's, and run the named stages in the order of the road."""
-    run = open_run(recipe)
-    with _lock(run.dir):
+@contextmanager
+def _held(recipe: Recipe, restart: str | None) -> Iterator[None]:
+    """The run folder locked, found to be this recipe's, and cleared from stage `restart` on."""
+    with lock(open_run(recipe).dir):
         run = open_run(recipe)  # as the process that held the lock left it
         if restart:
             _forget(run, restart)
-        _check_same(run)
+        check_same(run)
         run.save_manifest()
+        yield
+
+
+def run_stages(recipe: Recipe, names: list[str], restart: str | None = None) -> Run:
+    """Lock the run folder, check that it is this recipe's, and run the named stages in the order of the road.
+
+    Under a launcher of several processes the main one holds the folder, and all of them train.
+    """
+    processes.check_launch(names, TOGETHER)
+    with processes.joined(), ExitStack() as stack:
+        processes.main_alone(lambda: stack.enter_context(_held(recipe, restart)))
+        run = open_run(recipe)
         for name in STAGES:
             if name in names and not (name == "warmup" and recipe.warmup is None):
                 run_stage(run, name)

@@ -23,7 +23,7 @@ def image_root(run: Run) -> Path:
     """The folder that the image paths of studies.jsonl are relative to."""
     settings = run.recipe.studies
     if settings.source == "phantom" or settings.root is None:
-        return run.dir
+        return run.path("images").parent
     return settings.root if settings.root.is_dir() else settings.root.parent
 
 

@@ -1,4 +1,7 @@
-"""Four kinds of tests for each loss: by hand, parity with a named reference, invariances, gradient sign."""
+"""Four kinds of tests for each loss: by hand, parity with a named reference, invariances, gradient sign.
+
+Parity with TRL's trainers is in test_trl_parity.py; LC-DPO, which TRL lacks, is held to DPO, and SFT to torch.
+"""
 
 import math
 
@@ -92,6 +95,12 @@ def test_lc_dpo_pushes_less_where_the_chosen_report_is_longer():
     assert c.grad[0].abs() < c.grad[1].abs() and (c.grad < 0).all()
 
 
+def test_lc_dpo_depends_on_the_difference_of_lengths_only():
+    c, r, rc, rr, lc, lr = draw()
+    moved = losses.lc_dpo(c - 5, r + 2, rc - 5, rr + 2, lc + 7, lr + 7, beta=0.1, alpha=0.01)
+    assert torch.allclose(moved, losses.lc_dpo(c, r, rc, rr, lc, lr, beta=0.1, alpha=0.01))
+
+
 # ---- IPO
 
 
@@ -110,6 +119,14 @@ def test_ipo_pulls_back_beyond_its_target():
     c = t(-10, 0).requires_grad_(True)  # h = 0 (below 1/(2 tau) = 1) and 10 (beyond)
     losses.ipo(c, t(-20, -20), t(-10, -10), t(-20, -20), tau=0.5).sum().backward()
     assert c.grad[0] < 0 < c.grad[1]
+
+
+def test_ipo_is_unmoved_by_a_shift_of_policy_and_reference_and_mirrors_in_its_target():
+    c, r, rc, rr, *_ = draw()
+    whole = losses.ipo(c, r, rc, rr, tau=0.5)
+    assert torch.allclose(losses.ipo(c - 5, r + 2, rc - 5, rr + 2, tau=0.5), whole)
+    h = (c - rc) - (r - rr)
+    assert torch.allclose(losses.ipo(c - h + (2 - h), r, rc, rr, tau=0.5), whole)  # h → 2·target − h, target 1
 
 
 # ---- KTO
@@ -143,6 +160,30 @@ def test_kto_gradient_signs():
     assert logps.grad[0] < 0 < logps.grad[1]
 
 
+def test_kto_is_unmoved_by_a_shift_of_policy_and_reference_and_by_the_order():
+    c, _, rc, *_ = draw()
+    flags, kl, order = torch.arange(len(c)) % 3 == 0, torch.tensor(0.7), torch.randperm(len(c))
+    whole = losses.kto(c, rc, flags, kl, beta=0.1)
+    assert torch.allclose(losses.kto(c - 5, rc - 5, flags, kl, beta=0.1), whole)
+    assert torch.equal(losses.kto(c[order], rc[order], flags[order], kl, beta=0.1), whole[order])
+
+
+def test_kto_halves_sum_to_their_weights_where_the_sides_are_equal():
+    """1 − σ(x) and 1 − σ(−x) add up to 1: the same completion as desirable and as undesirable."""
+    c, _, rc, *_ = draw()
+    kl, yes = torch.tensor(0.7), torch.ones(len(c), dtype=torch.bool)
+    both = losses.kto(c, rc, yes, kl, beta=0.1) + losses.kto(c, rc, ~yes, kl, beta=0.1)
+    assert torch.allclose(both, torch.ones_like(c))
+
+
+def test_kto_weights_scale_their_own_side():
+    c, _, rc, *_ = draw()
+    flags, kl = torch.arange(len(c)) % 2 == 0, torch.tensor(0.7)
+    plain = losses.kto(c, rc, flags, kl, beta=0.1)
+    weighted = losses.kto(c, rc, flags, kl, beta=0.1, desirable_weight=3.0, undesirable_weight=0.5)
+    assert torch.allclose(weighted, plain * torch.where(flags, 3.0, 0.5))
+
+
 # ---- ORPO
 
 
@@ -162,6 +203,12 @@ def test_orpo_depends_on_averages_only():
     assert torch.allclose(losses.orpo(3 * c, r, 3 * lc, lr, lam=1.0), losses.orpo(c, r, lc, lr, lam=1.0))
 
 
+def test_orpo_per_example_and_in_any_order():
+    c, r, _, _, lc, lr = draw()
+    whole, order = losses.orpo(c, r, lc, lr, lam=1.0), torch.randperm(len(c))
+    assert torch.equal(losses.orpo(c[order], r[order], lc[order], lr[order], lam=1.0), whole[order])
+
+
 def test_orpo_gradient_signs_and_sure_tokens():
     c, r = t(-3, -1e-9).requires_grad_(True), t(-4, -5).requires_grad_(True)
     losses.orpo(c, r, t(10, 10), t(10, 10), lam=1.0).sum().backward()
@@ -174,3 +221,18 @@ def test_orpo_gradient_signs_and_sure_tokens():
 
 def test_sft_by_hand():
     assert losses.sft(t(-10, -3), t(5, 3)).tolist() == pytest.approx([2.0, 1.0])
+
+
+def test_sft_is_torchs_cross_entropy():
+    logits, ids = torch.randn(3, 7, 11, dtype=torch.float64), torch.randint(11, (3, 7))
+    logps = logits.log_softmax(-1).gather(2, ids[:, :, None])[:, :, 0].sum(1)
+    expected = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids, reduction="none").mean(1)
+    assert torch.allclose(losses.sft(logps, torch.full((3,), 7.0)), expected)
+
+
+def test_sft_raises_log_probs_and_longer_completions_weigh_no_more():
+    c, _, _, _, lc, _ = draw()
+    assert torch.allclose(losses.sft(3 * c, 3 * lc), losses.sft(c, lc))
+    c.requires_grad_(True)
+    losses.sft(c, lc).sum().backward()
+    assert torch.allclose(c.grad, -1 / lc)

@@ -88,10 +88,10 @@ def kto(
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> Tensor:
-    """Kahneman–Tversky optimisation on unpaired completions. (B,) → (B,).
+    """Kahneman–Tversky optimisation on single completions. (B,) → (B,), or any one shape for all.
 
     r = logps − ref_logps; z = β·max(kl, 0), no gradient. Desirable rows: w_d·(1 − σ(β·r − z)); undesirable rows:
-    w_u·(1 − σ(z − β·r)). `desirable` is boolean (B,); `kl` is the estimated KL in nats, a scalar or (B,), from
+    w_u·(1 − σ(z − β·r)). `desirable` is boolean (B,); `kl` is the estimated KL in nats, a scalar, from
     completions drawn for other studies. r = 0 and kl = 0 give half the weight. Source: Ethayarajh et al. 2024, eq. 8
     (the sign printed for the second branch in CheXalign is a misprint).
     """

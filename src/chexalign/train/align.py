@@ -2,104 +2,81 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
+from functools import partial
 
-import torch
-
-from chexalign.jsonl import read_json, read_records, write_json
+from chexalign.jsonl import read_records
+from chexalign.policies.adapters import make_trainable
 from chexalign.policies.open import open_for_training
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
-from chexalign.progress import progress
 from chexalign.records import Pair
 from chexalign.run import Run, StageResult
 from chexalign.studies import image_root
+from chexalign.train.batches import micro_batches
 from chexalign.train.loop import Settings, Trainer, steps_for
+from chexalign.train.mismatch import donors, patients_of
 from chexalign.train.output import save_policy
+from chexalign.train.references import check_references, with_references
 from chexalign.train.scoring_task import Example, ScoringTask
-
-CHECKED_PAIRS = 64  # pairs whose stored reference is recomputed before training
-COMPUTE_BATCH = 16  # pairs per forward pass when reference log-probs are computed
 
 
 def align(run: Run) -> StageResult:
     """Align the baseline with `train.algorithm` on pairs.jsonl; the log is train_log.jsonl, the result policy/."""
     settings, pairs = run.recipe.train, read_records(run.path("pairs.jsonl"), Pair)
     policy = open_for_training(run)
-    policy.freeze(settings.freeze)
+    make_trainable(policy, settings.freeze, settings.lora, run.recipe.seed)
+    policy.scorer.checkpointing = settings.gradient_checkpointing
     task = ScoringTask(policy, settings.algorithm)
+    task.count_prefix = settings.micro_batch_tokens is not None
     examples = training_examples(run, policy, pairs, task)
     n = len(examples)
     trainer = Trainer(
         task,
         examples,
-        Settings(
-            steps=steps_for(n, settings.batch_size, settings.epochs),
-            lr=settings.lr,
-            batch_size=settings.batch_size,
-            micro_batch_size=settings.micro_batch_size,
-            seed=run.recipe.seed,
-            schedule=settings.schedule,
-            warmup_share=settings.warmup_share,
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
-            save_every=settings.save_every,
-        ),
+        Settings.of(settings, steps=steps_for(n, settings.batch_size, settings.epochs), seed=run.recipe.seed),
         run.path("train"),
         run.path("train_log.jsonl"),
         f"training ({settings.algorithm.type})",
     )
     state = trainer.run()
-    save_policy(policy, run.path("policy"), run.path("train"), run.recipe.policy.dtype)
+    save_policy(policy, run.path("policy"), run.path("train"), run.recipe.policy.dtype, trainer.full_weights())
     return StageResult(len(pairs), n, {}, {"steps": state["step"]})
 
 
 def training_examples(run: Run, policy: Policy, pairs: Sequence[Pair], task: ScoringTask) -> list[Example]:
-    """Pairs as training examples. Sampled ids are used as they are; a text from elsewhere is tokenized."""
-    root, algorithm = image_root(run), task.algorithm
-    examples = []
-    for p in pairs:
-        chosen = p.chosen_tokens or policy.completion_ids(p.chosen)
-        rejected = p.rejected_tokens or policy.completion_ids(p.rejected)
-        completions = (chosen, rejected) if algorithm.uses_rejected else (chosen,)
-        reference = None
-        if p.ref_chosen_logp is not None and p.ref_rejected_logp is not None:
-            reference = (p.ref_chosen_logp, p.ref_rejected_logp)
-        examples.append(Example(Prompt(p.prompt, tuple(i for i, _ in p.images), root), completions, reference))
-    if algorithm.needs_reference and (
-        run.recipe.policy.dtype != "float32" or any(e.ref_logps is None for e in examples)
-    ):
-        return _with_computed_reference(run, examples, task)
-    if algorithm.needs_reference:
-        _check_references(examples, task)
+    """Pairs as training examples, with references where the algorithm needs them: they are checked before they are used.
+
+    The sampler's log-probs serve in float32. In 16-bit, where its sums and the scorer's differ by rounding, and for pairs
+    from elsewhere, the policy computes them before its first update.
+    """
+    examples = _examples(run, policy, pairs)
+    if task.algorithm.free:
+        given = donors(patients_of(run, pairs), run.recipe.seed)
+        examples = [_with_free(e, examples[j], task.algorithm.free) for e, j in zip(examples, given, strict=True)]
+    if not task.algorithm.uses_rejected:
+        return [Example(e.prompt, e.completions[:1]) for e in examples]
+    if task.algorithm.needs_reference:
+        most, tokens = run.recipe.train.micro_batch_size, run.recipe.train.micro_batch_tokens
+        cut = partial(micro_batches, size=task.size, most=most, tokens=tokens)
+        path, dtype = run.path("reference_logps.jsonl"), run.recipe.policy.dtype
+        examples = with_references(policy, examples, path, dtype, cut)
+        check_references(examples, task, cut)
     return examples
 
 
-def _check_references(examples: Sequence[Example], task: ScoringTask) -> None:
-    """Before any update the policy is the reference: recompute evenly spaced pairs and compare with what is stored."""
-    some = examples[:: -(-len(examples) // CHECKED_PAIRS)]
-    with torch.no_grad():
-        for start in range(0, len(some), COMPUTE_BATCH):
-            batch = some[start : start + COMPUTE_BATCH]
-            task.check_first(task.module(*task.inputs(batch)), batch)
+def _examples(run: Run, policy: Policy, pairs: Sequence[Pair]) -> list[Example]:
+    """Chosen and rejected of every pair. Sampled ids are used as they are; a text from elsewhere is tokenized."""
+    root, exact, examples = image_root(run), run.recipe.policy.dtype == "float32", []
+    for p in pairs:
+        chosen = p.chosen_tokens or policy.completion_ids(p.chosen)
+        rejected = p.rejected_tokens or policy.completion_ids(p.rejected)
+        known = (p.ref_chosen_logp, p.ref_rejected_logp) if exact else (None, None)
+        examples.append(Example(Prompt(p.prompt, tuple(i for i, _ in p.images), root), (chosen, rejected), known))
+    return examples
 
 
-def _with_computed_reference(run: Run, examples: list[Example], task: ScoringTask) -> list[Example]:
-    """Reference log-probs from one pass of the policy before training; kept in reference_logps.json for a resumed run.
-
-    Used for pairs from elsewhere, and in 16-bit, where the sampler's sums and the scorer's differ by rounding.
-    """
-    path = run.path("reference_logps.json")
-    key = hashlib.sha256(repr([(e.prompt, e.completions) for e in examples]).encode()).hexdigest()
-    if not path.exists() or read_json(path)["pairs"] != key:
-        values: list[list[float]] = []
-        with torch.no_grad(), progress("reference log-probs", len(examples), "pairs") as ticker:
-            for start in range(0, len(examples), COMPUTE_BATCH):
-                batch = examples[start : start + COMPUTE_BATCH]
-                output = task.module(*task.inputs(batch))
-                values += output.sum(1).view(len(batch), -1).tolist()
-                ticker.advance(len(batch))
-        write_json(path, {"pairs": key, "logps": values})
-    stored = read_json(path)["logps"]
-    return [Example(e.prompt, e.completions, tuple(v)) for e, v in zip(examples, stored, strict=True)]
+def _with_free(example: Example, donor: Example, free: int) -> Example:
+    """The example with the donor's completions beside its own: those of another patient, under this prompt."""
+    completions = (*example.completions, *donor.completions[:free])
+    return Example(example.prompt, completions, (*example.ref_logps, *(None,) * free))

@@ -1,57 +1,71 @@
 """The one training loop, on Accelerate. It knows modules, batches and losses, and no algorithm by name.
 
-Exact resume: the order of examples depends on (seed, epoch) alone, a checkpoint holds weights, optimizer, schedule and
+Exact resume: the order of examples depends on (seed, epoch) alone, a checkpoint holds what learns, optimizer, schedule and
 step, and the log is cut back to the checkpoint. An interrupted run therefore ends in the same weights.
+
+Many processes: a step's batch is cut into micro-batches, and each of these is split over the processes. All see the same
+cuts, so that nothing but rounding depends on how many processes there are.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 from transformers import get_scheduler
 
-from chexalign.errors import WorkError
-from chexalign.jsonl import atomic_write, read_json, read_lines, write_json
+from chexalign import processes
+from chexalign.errors import RecipeError, WorkError
+from chexalign.policies.adapters import dropping
 from chexalign.progress import progress
-from chexalign.train.output import saving
+from chexalign.train.batches import batches, epoch_order, micro_batches, shard, steps_for
+from chexalign.train.checkpoint import Checkpoint, cut_log, learning, load_weights, write_weights
+from chexalign.train.optimiser import MovingAverage, make_optimiser
+
+__all__ = ["Settings", "Task", "Trainer", "batches", "epoch_order", "steps_for"]
 
 Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)
 
 
 class Task(Protocol[Item_contra]):
-    """What is learnt: `module(*inputs(items))` gives an output, `loss(output, items)` gives per-example values (B,)."""
+    """What is learnt: `module(*inputs(items))` gives an output, `loss(output, items, weights)` per-example values (B,).
+
+    An item of weight 0 only fills a process's batch up: it must not move any other's value. A task with a `gather` attribute
+    is given the function that concatenates tensors of all processes.
+    """
 
     module: nn.Module
 
     def inputs(self, items: Sequence[Item_contra]) -> tuple[Any, ...]: ...
 
-    def loss(self, output: Any, items: Sequence[Item_contra]) -> tuple[Tensor, dict[str, Tensor]]: ...
+    def loss(
+        self, output: Any, items: Sequence[Item_contra], weights: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
 
     def size(self, item: Item_contra) -> int:
-        """Items of like size share a micro-batch, so that little is padded."""
+        """Tokens in a forward pass. Items of like size share a micro-batch, so that little is padded."""
 
     def check_first(self, output: Any, items: Sequence[Item_contra]) -> None:
-        """Called with the very first forward pass, before any update; raises WorkError if it is not as it must be."""
+        """Called with the forward passes of step 0, before any update; raises WorkError if they are not as they must be."""
 
 
 @dataclass(frozen=True)
 class Settings:
     steps: int  # optimizer steps in all
     lr: float
-    batch_size: int  # examples per optimizer step, over all processes
-    micro_batch_size: int
+    batch_size: int  # examples per optimizer step
+    micro_batch_size: int  # examples per forward pass, over all processes
     seed: int
     schedule: str = "cosine"
     warmup_share: float = 0.1
@@ -60,28 +74,14 @@ class Settings:
     save_every: int = 200
     eval_every: int = 0  # 0: no validation, the last weights are kept
     patience: int = 0
+    micro_batch_tokens: int | None = None
+    optimiser: str = "adamw"
+    ema: float = 0.0
 
-
-def epoch_order(n: int, seed: int, epoch: int) -> list[int]:
-    """The order of examples in one epoch: a permutation fixed by (seed, epoch)."""
-    return np.random.default_rng((seed, epoch)).permutation(n).tolist()
-
-
-def batches(n: int, batch_size: int, seed: int, steps: int) -> Iterator[tuple[int, list[int]]]:
-    """(epoch, indices) for every optimizer step. The last batch of an epoch may be smaller; none is skipped."""
-    done, epoch = 0, 0
-    while done < steps:
-        order = epoch_order(n, seed, epoch)
-        for start in range(0, n, batch_size):
-            if done == steps:
-                return
-            yield epoch, order[start : start + batch_size]
-            done += 1
-        epoch += 1
-
-
-def steps_for(n: int, batch_size: int, epochs: int) -> int:
-    return epochs * -(-n // batch_size)
+    @classmethod
+    def of(cls, section: Any, **given: Any) -> Settings:
+        """The settings that a recipe's section names, with those given."""
+        return cls(**{f.name: getattr(section, f.name) for f in fields(cls) if hasattr(section, f.name)} | given)
 
 
 class Trainer(Generic[Item]):
@@ -97,27 +97,47 @@ class Trainer(Generic[Item]):
         label: str,
         validate: Callable[[], dict[str, float]] | None = None,
     ):
-        self.task, self.items, self.settings, self.folder, self.log, self.label = (
-            task,
-            items,
-            settings,
-            folder,
-            log,
-            label,
-        )
-        self.validate = validate if settings.eval_every else None
-        self.accelerator = Accelerator()
+        self.task, self.items, self.settings, self.folder, self.log = task, items, settings, folder, log
+        self.label, self.validate = label, validate if settings.eval_every else None
         set_seed(settings.seed)
-        learning = [p for p in task.module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(learning, lr=settings.lr, weight_decay=settings.weight_decay)
+        task.module.eval()  # no dropout but LoRA's, and that only inside a step
+        self.accelerator = _accelerator(task.module)
+        self.sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        if self.sharded:
+            self._prepare_shards()
+        learn = list(learning(task.module).values())
+        optimizer = make_optimiser(settings.optimiser, learn, settings.lr, settings.weight_decay)
         self.schedule = get_scheduler(
             settings.schedule,
-            self.optimizer,
+            optimizer,
             num_warmup_steps=round(settings.warmup_share * settings.steps),
             num_training_steps=settings.steps,
         )
-        self.module, self.optimizer = self.accelerator.prepare(task.module, self.optimizer)
+        self.module, self.optimizer = self.accelerator.prepare(task.module, optimizer)
+        self.accelerator.register_for_checkpointing(self.schedule)
+        if hasattr(task, "gather"):
+            task.gather = self.accelerator.gather
+        self.ema = MovingAverage(learn, settings.ema) if settings.ema else None
+        parts = {"optimizer": self.optimizer, "schedule": self.schedule, **({"ema": self.ema} if self.ema else {})}
+        self.checkpoint = Checkpoint(folder, self.accelerator, task.module, parts, self.sharded)
         self.state: dict[str, Any] = {"step": 0, "best": None, "best_step": 0, "waited": 0, "stopped": False}
+
+    def _prepare_shards(self) -> None:
+        """What FSDP and DeepSpeed want to know before they take the weights apart, and what they cannot do here."""
+        s, plugin = self.settings, self.accelerator.state.deepspeed_plugin
+        if self.validate or s.ema or s.optimiser != "adamw":
+            raise RecipeError(
+                "FSDP and DeepSpeed serve the train stage with optimiser adamw and no ema; warm up with one process or DDP"
+            )
+        if plugin is not None:  # batches and clipping are the loop's, said once
+            plugin.deepspeed_config |= {
+                "train_micro_batch_size_per_gpu": -(-s.micro_batch_size // self.accelerator.num_processes),
+                "gradient_clipping": s.max_grad_norm,
+            }
+        with torch.no_grad(), progress("image features", len(self.items), "examples") as ticker:
+            for item in self.items:  # a frozen tower is asked outside the module's forward, so now
+                self.task.inputs([item])
+                ticker.advance()
 
     def run(self) -> dict[str, Any]:
         """Train to the end (or to the early stop), leave the best weights in the module, return the final state."""
@@ -134,101 +154,87 @@ class Trainer(Generic[Item]):
                 self._append_log({**row, "seconds": round(time.monotonic() - start, 3)})
                 ticker.advance(1, f"loss {row['loss']:.4f}")
                 if (step + 1) % s.save_every == 0 and step + 1 < s.steps:
-                    self._save()
+                    self.checkpoint.write(self.state)
         if self.state["best"] is not None:
-            self._load_best()
+            weights = torch.load(self.folder / "best.pt", weights_only=True, map_location="cpu")
+            load_weights(self.task.module, weights)
+        elif self.ema:
+            self.ema.exchange()
         return self.state
+
+    def full_weights(self) -> dict[str, Tensor] | None:
+        """The model's weights gathered from all processes where each holds a piece; None where the model has them."""
+        if not self.sharded:
+            return None
+        return {n.removeprefix("model."): w for n, w in self.accelerator.get_state_dict(self.module).items()}
 
     def _update(self, step: int, items: Sequence[Item]) -> dict[str, float]:
         """One optimizer step over the whole batch; every example weighs the same, however it is cut into micro-batches."""
-        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        mine = sorted(list(items)[rank::processes], key=self.task.size)
-        size, sums = self.settings.micro_batch_size, {"loss": 0.0}
-        for first in range(0, len(mine), size):
-            micro = mine[first : first + size]
-            output = self.module(*self.task.inputs(micro))
-            if step == 0:
-                self.task.check_first(output, micro)
-            values, metrics = self.task.loss(output, micro)
-            self.accelerator.backward(values.sum() * processes / len(items))
+        s, here, total = self.settings, self.accelerator, self.accelerator.num_processes
+        torch.manual_seed(int(np.random.SeedSequence((s.seed, step, here.process_index)).generate_state(1)[0]))
+        cut = micro_batches(items, self.task.size, s.micro_batch_size, s.micro_batch_tokens)
+        sums: dict[str, Tensor] = {}
+        for k, micro in enumerate(cut):
+            mine, shares = shard(micro, here.process_index, total)
+            here.sync_gradients = last = k == len(cut) - 1
+            with ExitStack() as stack:
+                stack.enter_context(dropping(self.task.module))
+                if not last:  # gradients meet once per step
+                    stack.enter_context(here.no_sync(self.module))
+                output = self.module(*self.task.inputs(mine))
+                if step == 0:
+                    self.task.check_first(output, mine)
+                weights = torch.tensor(shares, device=here.device)
+                values, metrics = self.task.loss(output, mine, weights)
+                here.backward((values * weights).sum() * total / len(items))
             for name, value in {"loss": values, **metrics}.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach().sum())
-        norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.max_grad_norm)
-        if not torch.isfinite(norm):
+                sums[name] = sums.get(name, 0.0) + (value.detach() * weights).sum().double()
+        norm = here.clip_grad_norm_(self.module.parameters(), s.max_grad_norm)
+        if not np.isfinite(norm := float(norm)):
             raise WorkError(f"{self.label}: the gradient of step {step} is not finite; lower the learning rate")
         lr = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
-        totals = self.accelerator.reduce(torch.tensor(list(sums.values()), dtype=torch.float64)).tolist()
-        means = {k: t / len(items) for k, t in zip(sums, totals, strict=True)}
-        return {**means, "lr": lr, "grad_norm": float(norm)}
-
-    # ---- validation
+        if self.ema:
+            self.ema.update()
+        totals = here.reduce(torch.stack(list(sums.values()))).tolist()
+        return {**{k: t / len(items) for k, t in zip(sums, totals, strict=True)}, "lr": lr, "grad_norm": norm}
 
     def _validate(self, step: int) -> dict[str, float]:
+        """Every process validates the whole, so that all agree on when to stop."""
         assert self.validate is not None
-        self.task.module.eval()
-        with torch.no_grad():
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            if self.ema:
+                stack.enter_context(self.ema.in_place())
             metrics = self.validate()
-        loss = metrics["val_loss"]
-        if self.state["best"] is None or loss < self.state["best"]:
-            self.state |= {"best": loss, "best_step": step, "waited": 0}
-            with saving(self.folder), atomic_write(self.folder / "best.pt", "wb") as handle:
-                torch.save(self.accelerator.unwrap_model(self.module).state_dict(), handle)
-        else:
-            self.state["waited"] += 1
-            self.state["stopped"] = self.state["waited"] >= self.settings.patience
+            if self.state["best"] is None or metrics["val_loss"] < self.state["best"]:
+                self.state |= {"best": metrics["val_loss"], "best_step": step, "waited": 0}
+                write_weights(self.task.module, self.folder / "best.pt")
+            else:
+                self.state["waited"] += 1
+                self.state["stopped"] = self.state["waited"] >= self.settings.patience
         return metrics
-
-    def _load_best(self) -> None:
-        weights = torch.load(self.folder / "best.pt", weights_only=True, map_location=self.accelerator.device)
-        self.accelerator.unwrap_model(self.module).load_state_dict(weights)
-
-    # ---- checkpoints
-
-    def _save(self) -> None:
-        """Write a checkpoint beside the last one, then put it in its place: a crash leaves a whole one."""
-        target, fresh = self.folder / "checkpoint", self.folder / "checkpoint.new"
-        if self.accelerator.is_main_process:
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir(parents=True)
-            state = {
-                "model": self.accelerator.unwrap_model(self.module).state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "schedule": self.schedule.state_dict(),
-            }
-            with saving(self.folder):
-                torch.save(state, fresh / "state.pt")
-            write_json(fresh / "progress.json", self.state)
-            shutil.rmtree(self.folder / "checkpoint.old", ignore_errors=True)
-            if target.exists():
-                target.rename(self.folder / "checkpoint.old")
-            fresh.rename(target)
-            shutil.rmtree(self.folder / "checkpoint.old", ignore_errors=True)
-        self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        found = next((self.folder / n for n in ("checkpoint", "checkpoint.old") if (self.folder / n).exists()), None)
-        if found is not None:
-            self.state = read_json(found / "progress.json")
-            saved = torch.load(found / "state.pt", weights_only=True, map_location=self.accelerator.device)
-            self.accelerator.unwrap_model(self.module).load_state_dict(saved["model"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.schedule.load_state_dict(saved["schedule"])
-        if self.accelerator.is_main_process:
-            self._cut_log()
-
-    def _cut_log(self) -> None:
-        """Drop log rows beyond the checkpoint (and a torn last line): they will be written again."""
-        rows = [r for _, r in read_lines(self.log) if isinstance(r, dict)] if self.log.exists() else []
-        with atomic_write(self.log) as handle:
-            for row in rows:
-                if row["step"] < self.state["step"]:
-                    handle.write(json.dumps(row) + "\n")
+        self.state = self.checkpoint.read() or self.state
+        if processes.is_main():
+            cut_log(self.log, self.state["step"])
 
     def _append_log(self, row: dict[str, Any]) -> None:
-        if self.accelerator.is_main_process:
+        if processes.is_main():
             with open(self.log, "a", encoding="utf-8") as handle:
                 handle.write(json.dumps(row, allow_nan=False) + "\n")
+
+
+def _accelerator(module: nn.Module) -> Accelerator:
+    """Its launcher says how many processes there are. A text-only study leaves the projector unused, so DDP must look."""
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
+    on_cpu = next(module.parameters()).device.type == "cpu"
+    here = Accelerator(cpu=on_cpu, kwargs_handlers=[ddp], mixed_precision="no")
+    plain = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    if here.distributed_type not in (*plain, DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise RecipeError(f"training with {here.distributed_type.value} is not supported: use DDP, FSDP or DeepSpeed")
+    return here

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
+from transformers import LlavaModel
 
 from chexalign.errors import RecipeError
 from chexalign.policies.logps import inner_model
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
-from chexalign.policies.vision_cache import can_cache
 
 BATCH = 64  # images per forward pass while validating
 
@@ -58,7 +58,7 @@ class TowerTask:
 
     def __init__(self, policy: Policy, n_labels: int, seed: int):
         core, _ = inner_model(policy.model)
-        if not can_cache(core):
+        if not isinstance(core, LlavaModel):
             raise RecipeError(f"warmup.tower: {type(core).__name__} brings a trained tower; set warmup.tower.steps=0")
         policy.freeze(())
         with torch.random.fork_rng(devices=[]):
@@ -69,7 +69,9 @@ class TowerTask:
     def inputs(self, items: Sequence[TowerExample]) -> tuple[Tensor]:
         return (torch.stack([e.pixels for e in items]).to(self.device, torch.float32),)
 
-    def loss(self, output: Tensor, items: Sequence[TowerExample]) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, output: Tensor, items: Sequence[TowerExample], weights: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         labels = torch.stack([e.labels for e in items]).to(output.device)
         return F.binary_cross_entropy_with_logits(output, labels, reduction="none").mean(1), {}
 

@@ -16,14 +16,19 @@ import torch
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_records
 from chexalign.judges.labels import LABELS, label_report
-from chexalign.policies.open import prompts_for
+from chexalign.policies.adapters import make_trainable
+from chexalign.policies.open import load_model, prompts_for, wording_of
 from chexalign.policies.policy import Policy
 from chexalign.policies.tiny import build_tiny
+from chexalign.processes import is_main
 from chexalign.recipe import Phase, Sft
 from chexalign.records import Study
 from chexalign.run import Run, StageResult
+from chexalign.studies import image_root
+from chexalign.train.expert import train_expert
+from chexalign.train.expert_measure import measure_expert
 from chexalign.train.loop import Settings, Trainer
-from chexalign.train.output import save_policy, saving
+from chexalign.train.output import main_first, save_policy, saving
 from chexalign.train.scoring_task import Example, ScoringTask
 from chexalign.train.tower_task import TowerTask, centre_start, tower_examples, validate_tower
 
@@ -45,7 +50,10 @@ def warm_up(run: Run) -> StageResult:
         "report": (warmup.reports, _report_phase),
     }
     work = run.path("warmup")
-    latest, extra = _start(run, work, train), {}
+    with main_first():
+        latest, extra = _start(run, work, train), {}
+    if warmup.expert.steps:
+        extra["expert"] = _expert(run, studies)
     for name, (phase, function) in phases.items():
         done = work / f"after_{name}"
         if phase.steps and not done.exists():
@@ -56,9 +64,21 @@ def warm_up(run: Run) -> StageResult:
             save_policy(policy, done, work / name)
         latest = done if phase.steps else latest
     save_policy(Policy.load(latest), run.path("baseline"), work / "unused", run.recipe.policy.dtype)
-    for folder in work.glob("after_*"):
-        shutil.rmtree(folder)
+    if is_main():
+        for folder in work.glob("after_*"):
+            shutil.rmtree(folder)
     return StageResult(len(train) + len(val), len(train), {}, extra)
+
+
+def _expert(run: Run, studies: Sequence[Study]) -> dict[str, Any]:
+    """Train the visual judge's expert on the training split and measure it on the others; what it can is its manifest."""
+    folder, settings, tiny = run.path("expert"), run.recipe.warmup, run.recipe.policy.tiny
+    assert settings is not None
+    if not (folder / "config.json").is_file():
+        train = [s for s in studies if s.split == "train"]
+        shape = (tiny.image_size, tiny.patch_size)
+        train_expert(train, image_root(run), folder, run.path("warmup"), settings.expert, shape, run.recipe.seed)
+    return measure_expert(folder, [s for s in studies if s.split != "train"], image_root(run), run.recipe.seed)
 
 
 def _start(run: Run, work: Path, train: Sequence[Study]) -> Path:
@@ -68,29 +88,24 @@ def _start(run: Run, work: Path, train: Sequence[Study]) -> Path:
         fresh = work / ".start.new"
         shutil.rmtree(fresh, ignore_errors=True)
         if policy.model == "tiny":
-            texts = [*(s.findings for s in train), *(list_of_findings(s) for s in train), policy.prompt]
+            texts = [
+                *(s.findings for s in train),
+                *(list_of_findings(s) for s in train),
+                wording_of(policy).findings or "",
+            ]
             with saving(work):
                 build_tiny(policy.tiny, texts, fresh, run.recipe.seed)
         else:
-            Policy.load(
-                policy.model, dtype=policy.dtype, download=policy.download, trust_remote_code=policy.trust_remote_code
-            ).save(fresh)
+            general = load_model(policy)
+            make_trainable(general, (), None, run.recipe.seed)  # an adapter becomes part of its base
+            general.save(fresh)
         fresh.rename(start)
     return start
 
 
 def _settings(run: Run, phase: Phase) -> Settings:
     assert run.recipe.warmup is not None
-    return Settings(
-        steps=phase.steps,
-        lr=phase.lr,
-        batch_size=phase.batch_size,
-        micro_batch_size=phase.micro_batch_size,
-        seed=run.recipe.seed,
-        save_every=run.recipe.warmup.save_every,
-        eval_every=phase.eval_every,
-        patience=phase.patience,
-    )
+    return Settings.of(phase, seed=run.recipe.seed, save_every=run.recipe.warmup.save_every)
 
 
 def finding_labels(study: Study) -> list[float]:
