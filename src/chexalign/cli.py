@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
+from chexalign import processes
 from chexalign.errors import RecipeError, WorkError
-from chexalign.progress import console, say
+from chexalign.progress import complain, console, say
 
 app = typer.Typer(
     name="chexalign",
@@ -33,13 +34,10 @@ Quick = Annotated[bool, typer.Option("--quick", help="The recipe's small form, w
 def _go(
     recipe: str, overrides: list[str] | None, quick: bool, stages: list[str], page: bool, restart: str | None = None
 ) -> None:
-    from transformers.utils import logging as hf_logging
-
+    _quiet_libraries()
     from chexalign.recipe_file import load_recipe
     from chexalign.run import run_stages
 
-    hf_logging.disable_progress_bar()
-    hf_logging.set_verbosity_error()
     run = run_stages(load_recipe(recipe, overrides, quick), stages, restart)
     if page:
         from chexalign.report.page import write_page
@@ -50,6 +48,13 @@ def _go(
 
         for line in headline(run.dir):
             say(line)
+
+
+def _quiet_libraries() -> None:
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()
 
 
 def _all_stages() -> list[str]:
@@ -102,6 +107,23 @@ _stage_command("score", "Judge the reports → verdicts.jsonl.", "chexalign scor
 _stage_command("pairs", "Best against worst → pairs.jsonl, and TRL's format.", "chexalign pairs tiny")
 _stage_command("train", "Align the baseline on the pairs → policy/.", "chexalign train tiny train.lr=1e-5")
 _stage_command("evaluate", "Baseline against aligned → results.json.", "chexalign evaluate tiny")
+
+
+@app.command()
+def sweep(recipe: RecipeArgument, overrides: Overrides = None, quick: Quick = False) -> None:
+    """Train a grid of algorithms and settings on one set of pairs; pick on validation, show on test. Run again to resume.
+
+    Example: chexalign sweep recipes/sweep_phantom.yaml
+    """
+    _quiet_libraries()
+    from chexalign.recipe_file import load_recipe
+    from chexalign.report.sweep import summary, write_sweep_page
+    from chexalign.sweep import sweep as run_sweep
+
+    done = run_sweep(load_recipe(recipe, overrides, quick))
+    console.print(f"page: {write_sweep_page(done.dir).resolve()}", markup=False, soft_wrap=True)
+    for line in summary(done.dir):
+        say(line)
 
 
 @app.command()
@@ -158,20 +180,56 @@ def judge(
 
 @app.command()
 def judges() -> None:
-    """What judges there are: range, needs, blind spots. `lc_` in front of any makes it length-controlled.
+    """What judges there are: range, direction, cost, needs, what is missing here, blind spots; and how to combine them.
 
     Example: chexalign judges
     """
     from rich.table import Table
+    from rich.text import Text
 
     from chexalign.judges import JUDGES
+    from chexalign.judges.line import FUNCTIONS
 
-    table = Table(title="Judges (add lc_ in front of any for the length-controlled form)", title_justify="left")
-    for column in ("name", "what it measures", "range", "needs", "blind to"):
-        table.add_column(column, overflow="fold")
+    table = Table(title="Judges (lc_ in front of any: length-controlled)", title_justify="left", expand=True)
+    table.add_column("name", no_wrap=True)
+    for column, ratio in (("what it measures", 5), ("range, better", 2), ("cost", 2), ("needs", 4), ("blind to", 5)):
+        table.add_column(column, ratio=ratio)
     for name, entry in JUDGES.items():
-        table.add_row(name, entry.description, entry.range, entry.needs, entry.blind_to)
+        why = entry.unavailable()
+        needs = (
+            f"{entry.needs}; NOT HERE: {why}"
+            if why
+            else f"{entry.needs}{'' if entry.needs == 'nothing' else ' (here)'}"
+        )
+        span = f"{entry.range}, {entry.direction.removesuffix(' is better')}"
+        row = (name, entry.description, span, entry.cost, needs, entry.blind_to)
+        table.add_row(*(Text(cell) for cell in row))
     _print_table(table)
+    functions = ", ".join(how for how, *_ in FUNCTIONS.values())
+    say(f"combine them in one line, e.g. 0.7*finding_f1 + 0.3*rouge_l, or with {functions}; see docs/judges.md")
+
+
+@app.command()
+def scorecard(
+    judges: Annotated[str, typer.Option(help="Judges to measure, with commas between; all when left out.")] = "",
+    data: Annotated[Path | None, typer.Option(help="Folder with rated reports (.jsonl).")] = None,
+    reports: Annotated[str, typer.Option(help="Reports to attack: openi, phantom or a .jsonl file.")] = "openi",
+    n: Annotated[int, typer.Option(help="How many of these reports.", min=20)] = 300,
+    options: Annotated[Path | None, typer.Option(help="A YAML file like a recipe's judges: section.")] = None,
+    out: Annotated[Path, typer.Option(help="Where to write.")] = Path("runs/scorecard"),
+) -> None:
+    """Which judge to trust: agreement with radiologists, attacks, length, speed → scorecard.html, .json and .md.
+
+    Example: chexalign scorecard --data ../shared/data/judge_validation
+    """
+    from chexalign.report.scorecard import write_scorecard_page
+    from chexalign.scorecard import read_options, run_scorecard
+
+    lines = [line.strip() for line in judges.split(",") if line.strip()] or None
+    card = run_scorecard(lines, data, reports, n, out, read_options(options), say)
+    console.print(f"page: {write_scorecard_page(card, out).resolve()}", markup=False, soft_wrap=True)
+    for line in card["answer"]:
+        say(line)
 
 
 @app.command()
@@ -218,20 +276,22 @@ def main() -> None:
     """The console script: one clear line for every expected failure."""
     # Idle OpenMP threads sleep instead of spinning: 8 times faster beside two busy programs (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if processes.count() > 1:  # DDP warns where no parameter was unused, and cannot know that a later one will be
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         app()
     except RecipeError as error:
         say(f"error: {error}")
         sys.exit(2)
     except WorkError as error:
-        say(f"error: {error}")
+        complain(str(error))
         sys.exit(1)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = error.filename or "while writing"
-            say(f"error: the disk is full ({where}); free some space and run the same command again")
+            complain(f"the disk is full ({where}); free some space and run the same command again")
         else:
-            say(f"error: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+            complain(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
         sys.exit(1)
     except KeyboardInterrupt:
         say("interrupted; the same command resumes")

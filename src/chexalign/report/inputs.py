@@ -40,10 +40,10 @@ def read_run(folder: Path) -> RunFiles:
     logs = {name: read_rows(folder / "warmup" / f"{name}_log.jsonl") for name in WARMUP_LOGS}
     run = RunFiles(
         folder=folder,
-        manifest=_read_json(folder / "manifest.json", dict),
-        results=_read_json(folder / "results.json", dict),
-        examples=_read_json(folder / "examples.json", list),
-        pairs=_read_json(folder / "pairs_summary.json", dict),
+        manifest=read_json(folder / "manifest.json", dict),
+        results=read_json(folder / "results.json", dict),
+        examples=read_json(folder / "examples.json", list),
+        pairs=read_json(folder / "pairs_summary.json", dict),
         train_log=read_rows(folder / "train_log.jsonl"),
         per_study=read_rows(folder / "evaluation" / "per_study.jsonl"),
         warmup={name: rows for name, rows in logs.items() if rows},
@@ -55,7 +55,7 @@ def read_run(folder: Path) -> RunFiles:
 
 def read_results(folder: Path) -> dict[str, Any]:
     """`results.json` of a run. Raises WorkError where it is missing."""
-    results = _read_json(folder / "results.json", dict)
+    results = read_json(folder / "results.json", dict)
     if results is None:
         raise WorkError(f"{folder} has no results.json: evaluate the run first")
     return results
@@ -63,7 +63,7 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """`manifest.json` of a run, empty where it is missing."""
-    return _read_json(folder / "manifest.json", dict) or {}
+    return read_json(folder / "manifest.json", dict) or {}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]] | None:
@@ -90,7 +90,7 @@ def read_rows(path: Path) -> list[dict[str, Any]] | None:
     return rows
 
 
-def _read_json(path: Path, kind: type) -> Any:
+def read_json(path: Path, kind: type) -> Any:
     if not path.is_file():
         return None
     try:

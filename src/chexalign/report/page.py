@@ -44,9 +44,12 @@ class Example:
 
 def write_page(run_dir: Path) -> Path:
     """Write `run_dir/report.html` in one step and return its path. Raises WorkError where nothing can be reported."""
-    page = render(read_run(run_dir))
-    target = run_dir / "report.html"
-    temporary = run_dir / f".report.html.{os.getpid()}.tmp"
+    return put(run_dir / "report.html", render(read_run(run_dir)))
+
+
+def put(target: Path, page: str) -> Path:
+    """Write a page in one step and return its path."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
         os.replace(temporary, target)
@@ -57,11 +60,16 @@ def write_page(run_dir: Path) -> Path:
 
 def render(run: RunFiles) -> str:
     """The page as text; the same files give the same page."""
+    return fill("template.html.j2", **_summary(run), **_evidence(run), **_provenance(run))
+
+
+def fill(template: str, **values: Any) -> str:
+    """A template of this package with the house's style; every value is escaped unless it is markup of ours."""
     package = files("chexalign.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(package.joinpath("template.html.j2").read_text(encoding="utf-8"))
+    source = environment.from_string(package.joinpath(template).read_text(encoding="utf-8"))
     style = Markup(package.joinpath("style.css").read_text(encoding="utf-8"))
-    return template.render(style=style, dash=wording.DASH, **_summary(run), **_evidence(run), **_provenance(run))
+    return source.render(style=style, dash=wording.DASH, **values)
 
 
 def _summary(run: RunFiles) -> dict[str, Any]:

@@ -37,13 +37,13 @@ class Reading(NamedTuple):
 
 def read(items: Sequence[Item]) -> list[Reading]:
     """Every finding a sentence mentions, with its status, in the order of the sentence."""
-    scopes = _scopes(items)
+    in_force = scopes(items)
     found: list[Reading] = []
     for k, item in enumerate(items):
         if item.kind == "anatomy":
-            reading = _organ(items, scopes, k)
+            reading = _organ(items, in_force, k)
         elif item.kind in ("says", "hints", "implies"):
-            reading = _named(items, scopes[k], k)
+            reading = _named(items, in_force[k], k)
         else:
             continue
         if reading is not None:
@@ -51,16 +51,16 @@ def read(items: Sequence[Item]) -> list[Reading]:
     return found
 
 
-def _scopes(items: Sequence[Item]) -> list[str]:
+def scopes(items: Sequence[Item]) -> list[str]:
     """The scope in force at each item."""
-    scope, scopes = "plain", []
+    scope, found = "plain", []
     for k, item in enumerate(items):
         if item.kind == "stop" or _starts_anew(items, k):
             scope = "plain"
         elif item.kind == "before":
             scope = _strongest(item.value, scope)
-        scopes.append(scope)
-    return scopes
+        found.append(scope)
+    return found
 
 
 def _strongest(a: str, b: str) -> str:
@@ -101,22 +101,22 @@ def _after(items: Sequence[Item], k: int) -> str:
     return strongest
 
 
-def _organ(items: Sequence[Item], scopes: Sequence[str], k: int) -> Reading | None:
+def _organ(items: Sequence[Item], in_force: Sequence[str], k: int) -> Reading | None:
     """An organ counts when its size is spoken of: the first adjective after it, or else the one just before it."""
     for j in range(k + 1, len(items)):
         if items[j].kind == "stop" or items[j].first - items[k].last > LOOK_AHEAD:
             break
         if items[j].kind == "shape":
-            return Reading(items[k].value, _size(items, scopes, j), k, j)
+            return Reading(items[k].value, size_status(items, in_force, j), k, j)
     for j in range(k - 1, -1, -1):
         if items[j].kind in ("stop", "comma") or items[k].first - items[j].last > LOOK_BACK:
             break
         if items[j].kind == "shape":
-            return Reading(items[k].value, _size(items, scopes, j), j, k)
+            return Reading(items[k].value, size_status(items, in_force, j), j, k)
     return None
 
 
-def _size(items: Sequence[Item], scopes: Sequence[str], adjective: int) -> int:
+def size_status(items: Sequence[Item], in_force: Sequence[str], adjective: int) -> int:
     """Normal is absent; enlarged is as sure as the cues since the last finding: "no edema, and the heart is large"."""
     if items[adjective].value == "normal":
         return ABSENT
@@ -125,4 +125,4 @@ def _size(items: Sequence[Item], scopes: Sequence[str], adjective: int) -> int:
             return PRESENT
         if item.kind in ("before", "stop"):
             break
-    return STATUS.get(scopes[adjective], UNCERTAIN)
+    return STATUS.get(in_force[adjective], UNCERTAIN)

@@ -8,11 +8,12 @@ preposition ("opacity in the left base likely atelectasis") and to the second ot
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from chexalign.judges.labels.context import Reading
 from chexalign.judges.labels.phrases import Item
 
-KINDS = ("side", "zone", "size", "severity")
+KINDS = ("side", "zone", "size", "severity", "change")  # change: only in the tables of finding_f1_weighted
 PLACE = ("side", "zone")
 BREAKS = ("stop", "comma", "join")
 SIZED = frozenset({"Pleural Effusion", "Pneumothorax", "Lung Lesion"})  # here "moderate" is a size, else a severity
@@ -23,7 +24,21 @@ ALONE = NO_ZONE | {"Edema"}  # neither lends its place to a neighbour nor borrow
 Modifiers = dict[str, str]
 
 
-def describe(items: Sequence[Item], readings: Sequence[Reading]) -> list[Modifiers]:
+@dataclass(frozen=True)
+class Traits:
+    """Which labels have no side, no zone, no place to lend or borrow, and whose "moderate" is a size."""
+
+    no_side: frozenset[str]
+    no_zone: frozenset[str]
+    alone: frozenset[str]
+    sized: frozenset[str]
+    doubt_lends: bool = False  # "left basal opacity, perhaps pneumonia": the pneumonia is at the left base too
+
+
+CHEXPERT = Traits(NO_SIDE, NO_ZONE, ALONE, SIZED)
+
+
+def describe(items: Sequence[Item], readings: Sequence[Reading], traits: Traits = CHEXPERT) -> list[Modifiers]:
     """The modifiers of each reading of a sentence. Readings of the same words ("nodular opacity") share theirs."""
     spans: list[tuple[int, int]] = []
     owner: list[int] = []  # which span each reading has
@@ -34,17 +49,20 @@ def describe(items: Sequence[Item], readings: Sequence[Reading]) -> list[Modifie
             spans.append((r.first, r.last))
         owner.append(len(spans) - 1)
     near = _near(items, spans)
-    described = [_choose(near[span], r.label) for r, span in zip(readings, owner, strict=True)]
+    described = [_choose(near[span], r.label, traits) for r, span in zip(readings, owner, strict=True)]
     for n in range(len(readings) - 1):
-        _lend(described[n], readings[n], described[n + 1], readings[n + 1], items)
+        _lend(described[n], readings[n], described[n + 1], readings[n + 1], items, traits)
     for n in range(len(readings) - 1, 0, -1):
-        _lend(described[n], readings[n], described[n - 1], readings[n - 1], items)
+        _lend(described[n], readings[n], described[n - 1], readings[n - 1], items, traits)
     return described
 
 
-def _lend(place: Modifiers, lender: Reading, own: Modifiers, borrower: Reading, items: Sequence[Item]) -> None:
+def _lend(
+    place: Modifiers, lender: Reading, own: Modifiers, borrower: Reading, items: Sequence[Item], traits: Traits
+) -> None:
     """Two findings said in one breath share a place when only one of them has it: "scar or atelectasis at the base"."""
-    if lender.status != borrower.status or {lender.label, borrower.label} & ALONE or any(k in own for k in PLACE):
+    alike = lender.status == borrower.status or (traits.doubt_lends and lender.status and borrower.status)
+    if not alike or {lender.label, borrower.label} & traits.alone or any(k in own for k in PLACE):
         return
     left, right = (lender, borrower) if lender.first < borrower.first else (borrower, lender)
     if not any(item.kind == "stop" for item in items[left.last + 1 : right.first]):
@@ -88,16 +106,18 @@ def _nearest(gap: Sequence[Item]) -> Sequence[Item]:
     return gap
 
 
-def _choose(items: Sequence[Item], label: str) -> Modifiers:
+def _choose(items: Sequence[Item], label: str, traits: Traits) -> Modifiers:
     """The first value of each kind; two sides make a bilateral finding. A word is a size or a severity, not both."""
     chosen: Modifiers = {}
     taken: set[int] = set()
-    for kind in ("side", "zone", "size", "severity") if label in SIZED else ("side", "zone", "severity", "size"):
+    for kind in ("side", "zone", "size", "severity") if label in traits.sized else ("side", "zone", "severity", "size"):
         values = [i for i in items if i.kind == kind and (kind in PLACE or i.first not in taken)]
-        if not values or (kind == "side" and label in NO_SIDE) or (kind == "zone" and label in NO_ZONE):
+        if not values or (kind == "side" and label in traits.no_side) or (kind == "zone" and label in traits.no_zone):
             continue
         chosen[kind] = values[0].value
         if kind == "side" and len({i.value for i in values}) > 1:
             chosen[kind] = "bilateral"
         taken.update(i.first for i in values if kind not in PLACE)
+    if changes := [i.value for i in items if i.kind == "change"]:
+        chosen["change"] = changes[0]
     return chosen

@@ -27,9 +27,9 @@ def version() -> str:
     return hashlib.blake2b("".join(_text(name) for name in FILES).encode(), digest_size=4).hexdigest()
 
 
-def entries() -> Iterator[tuple[str, Tag]]:
+def entries(files: tuple[str, ...] = FILES) -> Iterator[tuple[str, Tag]]:
     """Every phrase with its meaning. A table's keys are (label, kind), (cue, place) or (kind, value): see the files."""
-    for name in FILES:
+    for name in files:
         for table, lists in tomllib.loads(_text(name)).items():
             for key, phrases in lists.items():
                 tag = _tag(name, table, key)

@@ -1,0 +1,166 @@
+"""What a report states in the vocabulary of concepts.toml: every mention, with the words that describe it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, NamedTuple
+
+from chexalign.judges.labels import tables
+from chexalign.judges.labels.context import ABSENT, PRESENT, Reading, read, scopes, size_status
+from chexalign.judges.labels.modifiers import Modifiers, Traits, describe
+from chexalign.judges.labels.phrases import Item, Tag, Trie, sentences
+
+LOOK_BACK, LOOK_AHEAD = 4, 9  # words between an organ and what is said of it # our choice
+NEAR = 60  # characters between a measure and its finding # our choice
+NAMES_AHEAD, ITEMS_AHEAD = 3, 20  # from an opacity to the finding that explains it # our choice
+MEASURED = frozenset({"nodule", "mass", "cavity", "pneumothorax", "granuloma"})
+SIZED = MEASURED | {"pleural effusion"}  # here "moderate" is a size, else a severity
+SHADOW = "opacity"
+_MEASURE = re.compile(r"(\d+(?:\.\d+)?)\s?-?(cm|mm)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """One place in a text that names a finding; `start` and `end` are characters of the text as given."""
+
+    name: str
+    status: int  # 1 present, 0 absent, -1 uncertain
+    start: int
+    end: int
+    modifiers: Modifiers  # side, zone, size, severity, change
+    size_mm: float | None
+
+
+class Vocabulary(NamedTuple):
+    trie: Trie
+    traits: Traits
+    pairs: dict[tuple[str, str], str]  # (organ, quality) → finding
+    classes: dict[str, str]  # finding → class of significance
+
+
+def table(name: str) -> dict[str, Any]:
+    return tomllib.loads(_text(name))
+
+
+def _text(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def version() -> str:
+    """Eight hex digits that change with any table this judge reads."""
+    texts = (_text("concepts.toml"), _text("significance.toml"), tables.version())
+    return hashlib.blake2b("".join(texts).encode(), digest_size=4).hexdigest()
+
+
+@cache
+def vocabulary() -> Vocabulary:
+    """concepts.toml with the cues and modifiers of the labeller, in one trie."""
+    concepts = table("concepts.toml")
+    root = Trie()
+    for phrase, tag in (*tables.entries(("cues.toml", "modifiers.toml")), *entries(concepts)):
+        root.add(phrase, tag)
+    found = concepts["finding"]
+    no_side = frozenset(k for k, row in found.items() if row.get("place") == "none")
+    no_zone = no_side | {k for k, row in found.items() if row.get("place") == "side"}
+    traits = Traits(no_side, no_zone, no_zone, SIZED, doubt_lends=True)
+    pairs = {_pair(pair, concepts): k for k, row in found.items() for pair in row.get("pairs", ())}
+    return Vocabulary(root, traits, pairs, {k: row["class"] for k, row in found.items()})
+
+
+def entries(concepts: dict[str, Any]) -> Iterator[tuple[str, Tag]]:
+    """Every phrase of concepts.toml with its meaning."""
+    for name, row in concepts["finding"].items():
+        for kind in ("says", "hints", "implies"):
+            yield from ((phrase, Tag(kind, name)) for phrase in row.get(kind, ()))
+    for kind in ("zone", "organ", "quality", "change", "explains", "body"):
+        for value, phrases in concepts[kind].items():
+            yield from ((phrase, Tag(kind, value)) for phrase in phrases)
+    yield from ((phrase, Tag("ignore", "")) for phrase in concepts["ignore"]["phrases"])
+
+
+def _pair(text: str, concepts: dict[str, Any]) -> tuple[str, str]:
+    organ, _, quality = text.rpartition(" ")
+    if organ not in concepts["organ"] or quality not in concepts["quality"]:
+        raise ValueError(f"concepts.toml: the pair {text!r} names no organ and quality of the file")
+    return organ, quality
+
+
+def read_text(text: str) -> tuple[list[Mention], bool]:
+    """Every finding the text mentions, denied ones too, and whether the text speaks of a chest at all."""
+    words, found, speaks = vocabulary(), [], False
+    measures = [(m.start(), float(m[1]) * (10 if m[2].lower() == "cm" else 1)) for m in _MEASURE.finditer(text)]
+    for items in sentences(text, words.trie):
+        readings = sorted([*read(items), *_pairs_read(items, words.pairs)], key=lambda r: (r.first, r.last))
+        speaks = speaks or bool(readings) or _calls_normal(items)
+        explained = _explained(items, readings)
+        readings = [r for n, r in enumerate(readings) if n not in explained]
+        for r, how in zip(readings, describe(items, readings, words.traits), strict=True):
+            start, end = items[r.first].start, items[r.last].end
+            size = _size_of(start, end, measures) if r.label in MEASURED else None
+            found.append(Mention(r.label, r.status, start, end, how, size))
+    return found, speaks
+
+
+def _calls_normal(items: Sequence[Item]) -> bool:
+    """A part of the body, and a word that denies something or calls it normal: "lungs are clear", "no acute disease"."""
+    normal = any(i.value in ("normal", "absent") and i.kind in ("quality", "before", "after") for i in items)
+    return normal and any(i.kind in ("organ", "body") for i in items)
+
+
+def _explained(items: Sequence[Item], readings: Sequence[Reading]) -> set[int]:
+    """The opacities that their sentence goes on to name for sure: "opacity consistent with atelectasis" is one finding."""
+    found = set()
+    for n, shadow in enumerate(readings):
+        if shadow.label != SHADOW or shadow.status == ABSENT:
+            continue
+        for later in readings[n + 1 : n + 1 + NAMES_AHEAD]:
+            named = later.label != SHADOW and later.status == PRESENT and later.first - shadow.last < ITEMS_AHEAD
+            if named and any(i.kind == "explains" for i in items[shadow.last + 1 : later.first]):
+                found.add(n)
+    return found
+
+
+def _size_of(start: int, end: int, measures: list[tuple[int, float]]) -> float | None:
+    """The measure nearest to the finding, in mm, if any is near."""
+    at = bisect_left(measures, (start, 0.0))
+    near = [(min(abs(p - start), abs(p - end)), mm) for p, mm in measures[max(0, at - 1) : at + 2]]
+    return min(near)[1] if near and min(near)[0] <= NEAR else None
+
+
+def _pairs_read(items: Sequence[Item], pairs: dict[tuple[str, str], str]) -> Iterator[Reading]:
+    """Findings said as an organ with a quality: "tortuous aorta", "the right hemidiaphragm is elevated"."""
+    in_force: list[str] | None = None
+    for k, item in enumerate(items):
+        if item.kind != "organ" or (j := _quality(items, k, pairs)) is None:
+            continue
+        in_force = in_force or scopes(items)
+        first, last = min(j, k), max(j, k)
+        if items[j].value == "normal":
+            names = dict.fromkeys(name for (organ, _), name in pairs.items() if organ == item.value)
+            yield from (Reading(name, ABSENT, first, last) for name in names)
+        else:
+            yield Reading(pairs[item.value, items[j].value], size_status(items, in_force, j), first, last)
+
+
+def _quality(items: Sequence[Item], k: int, pairs: dict[tuple[str, str], str]) -> int | None:
+    """The item that says what the organ is like: one just before it, or else the first after it."""
+    organ = items[k].value
+    for j in range(k - 1, -1, -1):
+        if items[j].kind in ("stop", "comma", "organ") or items[k].first - items[j].last > LOOK_BACK:
+            break
+        if items[j].kind == "quality" and (organ, items[j].value) in pairs:
+            return j
+    for j in range(k + 1, len(items)):
+        if items[j].kind == "stop" or items[j].first - items[k].last > LOOK_AHEAD:
+            break
+        if items[j].kind == "quality" and (items[j].value == "normal" or (organ, items[j].value) in pairs):
+            return j
+    return None
