@@ -10,7 +10,7 @@ from chexalign import stats
 from chexalign.errors import WorkError
 from chexalign.examples import write_examples
 from chexalign.jsonl import atomic_write, read_records, write_json
-from chexalign.judges import load as load_judge
+from chexalign.judges import from_recipe as load_judge
 from chexalign.policies.open import open_policy, prompts_for
 from chexalign.policies.prompt import Prompt
 from chexalign.records import Completion, Study
@@ -101,9 +101,8 @@ def _with_other_images(prompts: Sequence[Prompt], donors: Sequence[int]) -> list
 def _judge(run: Run, key: tuple[str, str], studies: Sequence[Study], rows: Sequence[Completion]) -> Answers:
     judges = run.recipe.evaluate.judges
     name = ".".join(key)
-    verdicts = judge_to(
-        run.path(f"evaluation/{name}.verdicts.jsonl"), rows, {s.study_id: s for s in studies}, judges, f"judging {name}"
-    )
+    by_id = {s.study_id: s for s in studies}
+    verdicts = judge_to(run, f"evaluation/{name}.verdicts.jsonl", rows, by_id, judges, f"judging {name}")
     by_judge = {j: [v.score for v in verdicts if v.judge == j] for j in judges}
     return Answers([r.text for r in rows], by_judge)
 
@@ -157,7 +156,7 @@ def _template_control(run: Run, everyone: Sequence[Study], studies: Sequence[Stu
     train = sorted({s.findings: s for s in everyone if s.split == "train"}.values(), key=lambda s: s.findings)
     pool = train[:: -(-len(train) // TEMPLATE_CANDIDATES)]
     candidates, references = [s.findings for s in pool], [s.findings for s in studies]
-    judge = load_judge(run.recipe.evaluate.headline[0])
+    judge = load_judge(run.recipe.evaluate.headline[0], run.recipe.judges)
 
     def agreement(text: str) -> float:
         scores = [a.score for a in judge.score([text] * len(pool), candidates, pool) if a.score is not None]
@@ -165,7 +164,7 @@ def _template_control(run: Run, everyone: Sequence[Study], studies: Sequence[Stu
 
     text = max(candidates, key=agreement)
     scores = {
-        name: [a.score for a in load_judge(name).score([text] * len(studies), references, studies)]
+        name: [a.score for a in load_judge(name, run.recipe.judges).score([text] * len(studies), references, studies)]
         for name in run.recipe.evaluate.judges
     }
     abnormal = [i for i, r in enumerate(references) if is_abnormal(r)]
