@@ -10,6 +10,7 @@ from chexalign import stats
 from chexalign.errors import WorkError
 from chexalign.examples import write_examples
 from chexalign.jsonl import atomic_write, read_records, write_json
+from chexalign.judges import JUDGES
 from chexalign.judges import from_recipe as load_judge
 from chexalign.policies.open import open_policy, prompts_for
 from chexalign.policies.prompt import Prompt
@@ -152,11 +153,15 @@ def _shuffled_control(run: Run, answers: dict[tuple[str, str], Answers], donors:
 
 
 def _template_control(run: Run, everyone: Sequence[Study], studies: Sequence[Study]) -> dict[str, Any]:
-    """The best fixed report: of 60 training reports, the one that agrees most with the others by the first headline judge."""
+    """The best fixed report: of 60 training reports, the one that agrees most with the others.
+
+    Agreement is by the first headline judge that needs nothing: 3,600 comparisons are too many for a language model.
+    """
     train = sorted({s.findings: s for s in everyone if s.split == "train"}.values(), key=lambda s: s.findings)
     pool = train[:: -(-len(train) // TEMPLATE_CANDIDATES)]
     candidates, references = [s.findings for s in pool], [s.findings for s in studies]
-    judge = load_judge(run.recipe.evaluate.headline[0], run.recipe.judges)
+    cheap = (h for h in run.recipe.evaluate.headline if h in JUDGES and JUDGES[h].needs == "nothing")
+    judge = load_judge(next(cheap, "chexpert_rule_f1"), run.recipe.judges)
 
     def agreement(text: str) -> float:
         scores = [a.score for a in judge.score([text] * len(pool), candidates, pool) if a.score is not None]

@@ -1,0 +1,1 @@
+"""The pieces of benchmarks/engine.py: the settings measured, TRL's side, our side."""
