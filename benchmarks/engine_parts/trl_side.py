@@ -86,7 +86,8 @@ class TrlSteps:
             callbacks=[self.turns],
         )
         self.trainer.seen = []
-        vars(self.trainer)["_get_train_sampler"] = lambda *_: SequentialSampler(self.trainer.train_dataset)
+        in_order = SequentialSampler(table)
+        vars(self.trainer)["_get_train_sampler"] = lambda *_: in_order
         clip = self.trainer.accelerator.clip_grad_norm_
         vars(self.trainer.accelerator)["clip_grad_norm_"] = lambda *a, **k: self._note(clip(*a, **k))
         self.thread = threading.Thread(target=self.trainer.train, daemon=True)

@@ -20,6 +20,8 @@ from transformers import (
     Gemma3ForConditionalGeneration,
     Gemma3ImageProcessorPil,
     Gemma3Processor,
+    GPT2Config,
+    GPT2LMHeadModel,
     GraniteConfig,
     GraniteForCausalLM,
     Idefics3Config,
@@ -38,6 +40,8 @@ from transformers import (
     MambaConfig,
     MambaForCausalLM,
     MistralConfig,
+    OPTConfig,
+    OPTForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
     PhiConfig,
@@ -200,6 +204,7 @@ def text_only(model: Callable[..., Any], config: Callable[..., Any], **changes: 
 
 
 BART = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}
 QWEN25 = {"fullatt_block_indexes": [1], "window_size": 56, "patch_size": 14}
 QWEN3 = {"deepstack_visual_indexes": [0, 1], "patch_size": 16, "num_position_embeddings": 64}
 FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
@@ -237,6 +242,8 @@ OUTSIDE: dict[str, Callable[[], tuple[Any, Any]]] = {
     "recurrent_gemma": lambda: text_only(
         RecurrentGemmaForCausalLM, RecurrentGemmaConfig, attention_window_size=WINDOW, head_dim=8, lru_width=32
     ),
+    "gpt2": lambda: text_only(GPT2LMHeadModel, GPT2Config, **GPT2),
+    "opt": lambda: text_only(OPTForCausalLM, OPTConfig, ffn_dim=64, word_embed_proj_dim=32),
     "bart": lambda: text_only(BartForConditionalGeneration, BartConfig, **BART),
 }
 

@@ -129,6 +129,15 @@ def test_adapters_sit_on_the_decoder_of_every_family(name):
     )
 
 
+@pytest.mark.parametrize("name", ["llava-phi", "idefics3", "qwen2.5-vl", "gemma3"])
+def test_beside_an_adapter_a_frozen_projector_stays_and_the_tower_learns(name):
+    """Qwen-VL's projector is a part of its tower, which PEFT copies whole."""
+    policy = Policy(*FAMILIES[name](), name)
+    make_trainable(policy, ("projector",), Lora(r=2), seed=0)
+    learn = {n for n, p in policy.model.named_parameters() if p.requires_grad and "lora_" not in n}
+    assert learn and not any(w in n for n in learn for w in ("projector", "connector", "merger"))
+
+
 def test_lora_continues_lora(sft_folder, tiny_folder, prompts, tmp_path):
     """The reference is base + SFT adapter, the start its copy, and gradients reach the new adapter alone."""
     policy = Policy.load(sft_folder)
@@ -197,6 +206,16 @@ def test_a_run_can_be_moved(tiny_folder, prompts, tmp_path):
     ]
     run.rename(tmp_path / "moved")
     assert Policy.load(tmp_path / "moved/policy").name == "policy"
+
+
+def test_an_adapter_names_a_base_from_the_hub_by_its_id(tiny_folder, tmp_path, monkeypatch):
+    """Not by the folder where this machine keeps what it has downloaded: another machine has none of that name."""
+    monkeypatch.setattr("chexalign.policies.policy._downloaded_before", lambda name: str(tiny_folder))
+    policy = Policy.load("nobody/tiny")
+    make_trainable(policy, ALONE, Lora(r=4), seed=0)
+    policy.save(tmp_path / "policy")
+    named = json.loads((tmp_path / "policy/adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == "nobody/tiny" and Policy.load(tmp_path / "policy").name == "policy"
 
 
 def test_a_run_trained_with_an_adapter_opens_its_policy(tiny_run, tmp_path):

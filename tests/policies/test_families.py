@@ -17,7 +17,9 @@ from tests.policies.test_shared_prefix import assert_same_gradients, gradients, 
 
 from chexalign.errors import RecipeError
 from chexalign.policies import Policy, build_prompt, plain
+from chexalign.policies.adapters import make_trainable
 from chexalign.policies.head import check_head
+from chexalign.recipe import Lora
 from chexalign.records import Study
 
 SEEING = [n for n in FAMILIES if n not in ("llama", "qwen2", "qwen3", "phi3", "gemma2", "cohere", "granite")]
@@ -90,6 +92,23 @@ def test_training_mode_and_stored_features_change_nothing(opened, name):
     # no gradient reaches a tower whose features were stored
     assert_same_gradients(found, {n: g for n, g in wanted.items() if n in found})
     assert all("vis" in n for n in wanted.keys() - found.keys())
+
+
+@pytest.mark.parametrize("name", SEEING)
+@torch.no_grad()
+def test_studies_without_images_beside_others_and_alone(opened, name):
+    """Also after a batch with images, of which Qwen-VL keeps the positions; prompts of different lengths; one token."""
+    policy, seen = opened(name)
+    root = seen[0].root
+    prompts = [prompt(policy, root, (), 3), *seen[:2], prompt(policy, root, (), 0)]
+    completions = [(2,), *COMPLETIONS[:2]]
+    expected = plain_of(policy, prompts, completions)
+    for reuse in (False, True):
+        policy.reuse_features = reuse
+        for rows in ([0, 1, 2, 3], [1, 2], [0, 3]):
+            found = policy.token_logps([prompts[i] for i in rows], [completions] * len(rows))
+            assert furthest(found, [expected[i] for i in rows]) < 1e-5
+    policy.reuse_features = False
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -180,6 +199,23 @@ def test_a_recurrent_model_takes_the_plain_path_and_says_so_once(opened, name, m
     )
     assert list(greedy) == theirs[0, x.ids.shape[1] :].tolist()
     assert len(lines) == 1 and type(policy.model).__name__ in lines[0]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_a_decoder_built_otherwise_is_scored_right_and_refuses_what_is_not_known(opened, name):
+    policy, prompts = opened(name)
+    expected = plain_of(policy, prompts, COMPLETIONS)
+    shared = policy.token_logps(prompts, [COMPLETIONS] * 3)
+    assert furthest(shared, expected) < 1e-5
+    assert_same_gradients(gradients(policy.model, weighted(shared)), gradients(policy.model, weighted(expected)))
+    policy.scorer.checkpointing = True
+    with pytest.raises(
+        RecipeError, match="train.gradient_checkpointing: not known how to do it for .*; set it to false"
+    ):
+        policy.token_logps(prompts, [COMPLETIONS] * 3)
+    policy.scorer.checkpointing = False
+    with pytest.raises(RecipeError, match="train.lora: no linear layer is known in the decoder of .*; leave lora out"):
+        make_trainable(policy, (), Lora(r=2), seed=0)
 
 
 def test_logits_changed_in_an_unknown_way_are_refused(opened):

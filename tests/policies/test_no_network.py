@@ -3,10 +3,10 @@
 import socket
 
 import pytest
+from tests.policies import family_models
 
 from chexalign.errors import RecipeError
 from chexalign.policies import Policy
-from tests.policies import family_models
 
 
 @pytest.fixture

@@ -38,5 +38,5 @@ def test_a_policy_that_is_not_here_is_never_looked_up_elsewhere(tmp_path):
     run = Run(load_recipe("tiny", [f"run_dir={tmp_path}", "policy.download=true"]), tmp_path, {})
     with pytest.raises(WorkError, match="run the stage that writes it first: train"):
         open_policy(run, "aligned")
-    with pytest.raises(RecipeError, match="set policy.download=true to fetch a hub id"):
+    with pytest.raises(RecipeError, match="set policy.download=true to fetch the hub id"):
         Policy.load("nobody/no-such-model")

@@ -62,6 +62,12 @@ def test_prompts_may_bring_different_numbers_of_completions(policy, prompts):
     assert torch.allclose(out[2][1], alone, atol=1e-5)
 
 
+@pytest.mark.parametrize("groups", [[], [[(5, 2)]] * 4])
+def test_every_prompt_brings_its_own_completions(policy, prompts, groups):
+    with pytest.raises(ValueError, match=f"{len(groups)} groups of completions for 2 prompts"):
+        policy.token_logps(prompts[:2], groups)
+
+
 def test_an_empty_completion_is_refused(policy, prompts):
     with pytest.raises(ValueError, match="empty completion"):
         policy.token_logps(prompts[:1], [[()]])

@@ -1,5 +1,6 @@
 """Stored features: on the disk by content and tower, shared by policies and processes, never beyond their limit."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from tests.policies import family_models
 from tests.policies.test_families import COMPLETIONS, prompt
 
-from chexalign.policies import Policy
+from chexalign.policies import Policy, vision_cache
 from chexalign.policies.vision_cache import FEATURE, fingerprint
 
 FAMILIES = ["llava-llama", "qwen2.5-vl", "qwen3-vl", "gemma3", "idefics3", "smolvlm"]
@@ -56,12 +57,39 @@ def two(tiny_folder, prompts):
     return policies
 
 
-def test_features_are_mapped_from_the_disk_and_not_held_in_memory(two, tmp_path):
-    stored(two[0], tmp_path)
-    item = next(iter(two[0]._encoded.values()))
-    file = next(tmp_path.rglob("*.npy"))
-    assert item[f"{FEATURE}0"].untyped_storage().nbytes() <= file.stat().st_size
-    assert str(file) in Path("/proc/self/maps").read_text()
+def held(policy) -> int:
+    """Feature tensors that a policy holds in memory."""
+    return sum(k.startswith(FEATURE) for item, _ in policy._encoded.values() for k in item)
+
+
+def test_features_are_mapped_from_the_disk_and_neither_memory_nor_open_files_grow_with_images(two, prompts, tmp_path):
+    """An open file per image would end a run at the usual limit of 1,024."""
+    policy, passes = two[0], []
+    policy.part("tower").register_forward_hook(lambda *_: passes.append(1))
+    policy.keep_features(tmp_path, 1.0)
+    before = len(os.listdir("/proc/self/fd"))
+    expected = [policy.encode([p]).extra[f"{FEATURE}0"] for p in prompts]
+    n = len(passes)
+    again = [policy.encode([p]).extra[f"{FEATURE}0"] for p in prompts]
+    assert n == len(passes) > 0 and all(torch.equal(a, b) for a, b in zip(expected, again, strict=True))
+    assert held(policy) == 0 and len(os.listdir("/proc/self/fd")) == before
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    kept = policy._encode_one(prompts[0], True)  # held by the caller alone
+    assert str(tmp_path) in Path("/proc/self/maps").read_text() and f"{FEATURE}0" in kept
+
+
+def test_a_stored_file_that_is_taken_away_is_computed_again(two, tmp_path):
+    wanted = stored(two[0], tmp_path).extra[f"{FEATURE}0"]
+    next(tmp_path.rglob("*.npy")).unlink()
+    assert torch.equal(two[0].encode([two[0].prompt_of_test]).extra[f"{FEATURE}0"], wanted)
+    assert len(list(tmp_path.rglob("*.npy"))) == 1
+
+
+def test_another_layer_of_the_same_tower_has_features_of_its_own(two, tmp_path):
+    core = two[1].model.model
+    core.config.vision_feature_layer = 0
+    a, b = (stored(p, tmp_path).extra[f"{FEATURE}0"] for p in two)
+    assert float((a - b).abs().max()) > 1e-3
 
 
 def test_another_tower_has_features_of_its_own(two, tmp_path):
@@ -72,18 +100,24 @@ def test_another_tower_has_features_of_its_own(two, tmp_path):
     assert float((a - b).abs().max()) > 1e-3
 
 
-def test_nothing_is_added_beyond_the_limit(two, tmp_path):
-    a = stored(two[0], tmp_path, gib=1e-7)
-    assert not list(tmp_path.rglob("*.npy"))
+def test_nothing_is_added_beyond_the_limit_and_it_is_said_once(two, tmp_path, monkeypatch):
+    lines: list[str] = []
+    monkeypatch.setattr(vision_cache, "say", lines.append)
+    a, passes = stored(two[0], tmp_path, gib=1e-7), []
+    assert not list(tmp_path.rglob("*.npy")) and held(two[0]) == 0  # nor kept in memory instead
+    two[0].part("tower").register_forward_hook(lambda *_: passes.append(1))
+    two[0].encode([two[0].prompt_of_test])
+    assert passes and len(lines) == 1 and "policy.features_gib are full" in lines[0]
     assert torch.equal(a.extra[f"{FEATURE}0"], stored(two[1], tmp_path / "large").extra[f"{FEATURE}0"])
 
 
-def test_a_file_cut_short_is_computed_again(two, tmp_path):
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_file_cut_short_is_computed_again(two, tmp_path, share):
     wanted = stored(two[0], tmp_path).extra[f"{FEATURE}0"].clone()
     file = next(tmp_path.rglob("*.npy"))
     whole = file.read_bytes()
     file.unlink()
-    file.write_bytes(whole[: len(whole) // 2])
+    file.write_bytes(whole[: int(len(whole) * share)])
     assert torch.equal(stored(two[1], tmp_path).extra[f"{FEATURE}0"], wanted)
     assert file.read_bytes() == whole
 

@@ -26,6 +26,12 @@ def test_a_wrong_reference_outside_the_first_batch_is_found(run):
     assert not run.path("policy").exists()
 
 
+def test_a_file_without_pairs_is_one_clear_line(run):
+    run.path("pairs.jsonl").write_text("")
+    with pytest.raises(WorkError, match="pairs.jsonl holds no pair"):
+        align(run)
+
+
 @pytest.mark.parametrize("algorithm", list(ALGORITHMS))
 def test_every_algorithm_of_the_table_trains(run, algorithm):
     settings = [f"run_dir={run.dir}", *OVERRIDES, f"train.algorithm={{type: {algorithm}}}", "train.epochs=3"]

@@ -52,13 +52,10 @@ def test_free_completions_come_from_another_patient_also_where_a_study_has_sever
         run.path("studies.jsonl"),
         [replace(s, patient_id=f"p{i // 3}") for i, s in enumerate(sorted(studies, key=Study.key))],
     )
-    pairs = [
-        replace(p, chosen_tokens=(*p.chosen_tokens, 10 + i, 20 + j), ref_chosen_logp=None)
-        for i, p in enumerate(pairs)
-        for j in range(3 if i < 6 else 1)
-    ]
-    write_records(run.path("pairs.jsonl"), pairs)
     policy, who = open_for_training(run), patients(run)
+    unique = [(p, (*p.chosen_tokens, 10 + i, 20 + j)) for i, p in enumerate(pairs) for j in range(3 if i < 6 else 1)]
+    pairs = [replace(p, chosen=policy.text(t), chosen_tokens=t, ref_chosen_logp=None) for p, t in unique]
+    write_records(run.path("pairs.jsonl"), pairs)
     owners: dict[tuple, set] = {}
     for p in pairs:
         for tokens in (p.chosen_tokens, p.rejected_tokens):

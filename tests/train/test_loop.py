@@ -109,6 +109,12 @@ def test_sft_lowers_the_loss_and_freezing_holds(policy, prompts, tmp_path):
     assert moved and all("multi_modal_projector" in n for n in moved)
 
 
+def test_a_model_of_which_nothing_learns_is_refused(policy, prompts, tmp_path):
+    policy.freeze(("tower", "projector", "decoder"))
+    with pytest.raises(RecipeError, match="nothing would learn"):
+        train(policy, examples(policy, prompts), tmp_path, Dpo())
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(policy, prompts, tmp_path):
     with torch.no_grad():
         policy.model.lm_head.weight.fill_(float("inf"))

@@ -1,6 +1,7 @@
 """Reference log-probs are computed once, kept by content, shared by runs, and survive a crash."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -80,8 +81,6 @@ def test_a_bad_line_is_named(policy, prompts, tmp_path, bad):
 
 
 def test_keys_tell_prompt_images_tokens_and_type_apart_and_nothing_else(prompts, tmp_path):
-    from dataclasses import replace
-
     prompt, tokens = prompts[1], (5, 6, 2)
     key = content_key(prompt, tokens, "float32")
     assert content_key(replace(prompt, root=tmp_path), list(tokens), "float32") == key
@@ -101,6 +100,27 @@ def test_pairs_without_references_get_computed_ones(run, scored):
     assert sum(scored) == len(pairs)  # the rejected ones keep the sampler's
     for p, e in zip(pairs, examples, strict=True):
         assert e.ref_logps == pytest.approx([p.ref_chosen_logp, p.ref_rejected_logp], abs=1e-3)
+
+
+def test_a_pair_whose_text_was_changed_by_hand_is_named_and_its_remedy_works(run):
+    """Its tokens would still be those of the old text, and training takes the tokens."""
+    pairs, policy = read_records(run.path("pairs.jsonl"), Pair), open_for_training(run)
+    pairs[2] = replace(pairs[2], rejected="The heart is normal.")
+    task = ScoringTask(policy, Dpo())
+    with pytest.raises(
+        WorkError, match=r"pairs.jsonl:3: rejected_tokens .* remove rejected_tokens and ref_rejected_logp"
+    ):
+        training_examples(run, policy, pairs, task)
+    pairs[2] = replace(pairs[2], rejected_tokens=(), ref_rejected_logp=None)
+    example = training_examples(run, policy, pairs, task)[2]
+    assert example.completions[1] == policy.completion_ids("The heart is normal.")
+
+
+def test_log_probs_that_are_not_numbers_are_noticed(policy, prompts):
+    items = [Example(prompts[0], ((5, 2), (6, 2)), (float("nan"), -1.0))]
+    task = ScoringTask(policy, Dpo())
+    with pytest.raises(WorkError, match="step-0"), torch.no_grad():
+        task.check_first(task.module(*task.inputs(items)), items)
 
 
 def test_one_file_serves_a_grid_of_runs(run, scored, tmp_path):

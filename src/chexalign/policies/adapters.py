@@ -126,7 +126,8 @@ def make_trainable(policy: Policy, freeze: Sequence[str], lora: Lora | None, see
         _continued(policy.model, lora, others) if attached(policy.model) else _fresh(policy.model, lora, others, seed)
     )
     for name, parameter in inner_model(policy.model)[0].named_parameters():
-        if any(_belongs(name, part) for part in freeze if part != "decoder"):
+        own = re.sub(r"\.modules_to_save\.\w+", "", name)  # as it is called outside PEFT's wrapper
+        if any(_belongs(own, part) for part in freeze if part != "decoder"):
             parameter.requires_grad_(False)
     policy.reuse_features = "tower" in freeze
 
@@ -142,6 +143,10 @@ def _targets(model: Any, lora: Lora) -> str:
     core, _ = inner_model(model)
     linear = [n for n, m in core.named_modules() if isinstance(m, nn.Linear) and _belongs(n, "decoder")]
     known = list(dict.fromkeys(n.rpartition(".")[2] for n in linear))
+    if not known:
+        raise RecipeError(
+            f"train.lora: no linear layer is known in the decoder of {type(core).__name__}; leave lora out"
+        )
     wanted = known if lora.targets == "all-linear" else list(lora.targets)
     if lost := [t for t in wanted if t not in known]:
         raise RecipeError(

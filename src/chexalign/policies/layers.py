@@ -10,13 +10,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from inspect import ismethod
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
+from chexalign.errors import RecipeError
+
 NO_ATTENTION = "chexalign_no_attention"
+_CANNOT = "train.gradient_checkpointing: not known how to do it for {}; set it to false"
 
 
 def _no_attention(module: Any, query: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
@@ -39,11 +43,11 @@ class _Zeros(nn.Module):
         return hidden.new_zeros(1).expand(*hidden.shape[:-1], self.width)
 
 
-def decoder_layers(core: Any) -> nn.ModuleList:
-    """The decoder's layers, over the families."""
+def decoder_layers(core: Any) -> Any:
+    """The decoder's layers, over the families; none of a model that keeps them elsewhere (GPT-2, OPT, Falcon)."""
     for name in ("language_model", "text_model"):
         core = getattr(core, name, core)
-    return core.layers
+    return getattr(core, "layers", ())
 
 
 def _output_projection(attention: nn.Module) -> str | None:
@@ -90,8 +94,9 @@ def _forward_as(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]
 @contextmanager
 def last_token_only(core: Any) -> Iterator[None]:
     """Inside, the last layer's output is that of the last position alone, (B, 1, H); its cache is filled as ever."""
-    layer: Any = decoder_layers(core)[-1]
-    if not _can_skip(core, layer):
+    layers = decoder_layers(core)
+    layer: Any = layers[-1] if layers else None
+    if layer is None or not _can_skip(core, layer):
         yield
         return
     original = layer.forward
@@ -154,7 +159,12 @@ class _OneLayer:
 
 @contextmanager
 def checkpointed(core: Any, keep_cache: bool) -> Iterator[None]:
-    """Inside, each layer keeps its input and, with `keep_cache`, its keys and values; the rest is computed twice."""
+    """Inside, each layer keeps its input and, with `keep_cache`, its keys and values; the rest is computed twice.
+
+    Raises RecipeError for a model whose layers are not known or take their cache by another name.
+    """
+    if not decoder_layers(core):
+        raise RecipeError(_CANNOT.format(type(core).__name__))
     with ExitStack() as stack:
         for index, layer in enumerate(decoder_layers(core)):
             stack.enter_context(_forward_as(layer, _twice(layer.forward, index, keep_cache)))
@@ -163,7 +173,9 @@ def checkpointed(core: Any, keep_cache: bool) -> Iterator[None]:
 
 def _twice(original: Callable[..., Any], index: int, keep_cache: bool) -> Callable[..., Any]:
     def forward(hidden_states: Tensor, *arguments: Any, **named: Any) -> Any:
-        cache = named.pop("past_key_values")
+        cache = named.pop("past_key_values", None)
+        if cache is None:
+            raise RecipeError(_CANNOT.format(type(original.__self__).__name__ if ismethod(original) else "the model"))
         slot = cache.layers[index]
         before = copy.copy(slot)
 

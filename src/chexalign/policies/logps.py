@@ -109,16 +109,19 @@ def encode_prefix(model: Any, prefix: Prefix, checkpointing: bool = False) -> En
         return plain.encode(model, prefix)
     arguments = {k: v for k, v in prefix.extra.items() if not k.startswith(FEATURE)}
     features = [v for k, v in prefix.extra.items() if k.startswith(FEATURE)]
-    if not _uses_own_positions(core):
-        arguments["position_ids"] = (prefix.mask.cumsum(1) - 1).clamp(min=0)
+    own, grids = _uses_own_positions(core), "image_grid_thw" in prefix.extra
+    if not (own and grids):
+        positions = (prefix.mask.cumsum(1) - 1).clamp(min=0)
+        arguments["position_ids"] = positions.expand(3, -1, -1) if own else positions
     with ExitStack() as stack:
         stack.enter_context(stored_features(core, features) if features else nullcontext())
         stack.enter_context(last_token_only(core))
         stack.enter_context(checkpointed(core, keep_cache=True) if checkpointing else nullcontext())
         output = core(input_ids=prefix.ids, attention_mask=prefix.mask, use_cache=True, **arguments)
-    deltas = getattr(core, "rope_deltas", None)
-    if deltas is not None:
-        deltas = deltas.reshape(-1, 1).to(prefix.ids.device)
+    deltas = None
+    if own:  # a batch without images leaves those of an earlier one in place
+        found = core.rope_deltas if grids else torch.zeros(len(prefix.ids), dtype=torch.long)
+        deltas = found.reshape(-1, 1).to(prefix.ids.device)
     return Encoded(output.past_key_values, output.last_hidden_state[:, -1], prefix.mask, deltas)
 
 

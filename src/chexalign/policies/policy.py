@@ -22,7 +22,7 @@ from chexalign.policies.head import check_head
 from chexalign.policies.logps import Prefix, Scorer, inner_model
 from chexalign.policies.processors import load_processor
 from chexalign.policies.prompt import Prompt
-from chexalign.policies.vision_cache import FEATURE, FeatureStore, can_store, tower_features, tower_name, without_pixels
+from chexalign.policies.vision_cache import FeatureStore, as_inputs, can_store, tower_features, without_pixels
 
 SEQUENCE_INPUTS = ("token_type_ids", "mm_token_type_ids")  # processor outputs that have one entry per token
 PARTS = {  # name used in recipes → attribute prefixes of the parts, over the families
@@ -39,10 +39,10 @@ class Policy:
         self.model, self.processor, self.name = model, processor, name
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.scorer = Scorer(model)
-        self._encoded: dict[tuple[Path, str], dict[str, Tensor]] = {}  # prompts whose features are stored
+        # prompts whose features are stored, and the name of those on the disk (None: they are in the entry)
+        self._encoded: dict[tuple[Path, str], tuple[dict[str, Tensor], str | None]] = {}
         self.reuse_features = False
-        self._features: tuple[Path, int] | None = None  # where they lie on the disk, and how many bytes they may take
-        self._store: FeatureStore | None = None
+        self._store: FeatureStore | None = None  # where they lie on the disk
 
     @classmethod
     def load(
@@ -64,7 +64,7 @@ class Policy:
             policy.use(adapters.opened(policy.model, Path(source)))
             policy.name = Path(source).name
             return policy
-        common = {"local_files_only": not download, "trust_remote_code": trust_remote_code}
+        common, asked = {"local_files_only": not download, "trust_remote_code": trust_remote_code}, str(source)
         name = Path(source).name if Path(source).exists() else str(source)
         try:
             if not download and not Path(source).exists():  # the Auto classes ask the network all the same
@@ -89,6 +89,7 @@ class Policy:
         tokenizer.padding_side = "left"
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
+        model.name_or_path = asked  # an adapter names its base so: by its hub id, not by where this machine keeps it
         model.eval()
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         check_head(model)
@@ -143,8 +144,12 @@ class Policy:
 
     def _encode_one(self, prompt: Prompt, cached: bool) -> dict[str, Tensor]:
         key = (prompt.root, "\x1f".join((prompt.text, *prompt.images)))
-        if cached and key in self._encoded:
-            return self._encoded[key]
+        if cached and (known := self._encoded.get(key)) is not None:
+            item, name = known
+            if name is None:
+                return item
+            if self._store and (features := self._store.get(name)) is not None:  # else the file was taken away
+                return item | as_inputs(features)
         arguments: dict[str, Any] = {"text": [prompt.text], "return_tensors": "pt"}
         if prompt.images:
             arguments["images"] = [[load_image(prompt.root, path) for path in prompt.images]]
@@ -152,33 +157,31 @@ class Policy:
         if bos and prompt.text.startswith(bos):  # the chat template has written it already
             arguments["add_special_tokens"] = False
         item = {k: v for k, v in self.processor(**arguments).items() if isinstance(v, Tensor)}
-        if cached and "pixel_values" in item:
-            self._encoded[key] = item = self._with_features(item)
-        return item
+        return self._with_features(item, key) if cached and "pixel_values" in item else item
 
-    def _with_features(self, item: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The same prompt with the tower's features in place of the pixels."""
+    def _with_features(self, item: dict[str, Tensor], key: tuple[Path, str]) -> dict[str, Tensor]:
+        """The same prompt with the tower's features in place of the pixels, remembered unless the disk's share is used up."""
         core, _ = inner_model(self.model)
-        dtype = next(self.model.parameters()).dtype
-        if self._store is None and self._features is not None:
-            tower = getattr(core, str(tower_name(core)))
-            self._store = FeatureStore(self._features[0], tower, self._features[1])
-        features = self._store.get(item, dtype) if self._store else None
-        if features is None:
-            on_device = {k: v.to(self.device) for k, v in item.items()}
-            on_device["pixel_values"] = on_device["pixel_values"].to(dtype)
-            features = [f.cpu() for f in tower_features(core, on_device)]
-            if self._store:
-                self._store.put(item, features)
-                features = self._store.get(item, dtype) or features
         rest = {k: v for k, v in item.items() if k != "pixel_attention_mask"}
         rest["pixel_values"] = without_pixels(core, item["pixel_values"])
-        return rest | {f"{FEATURE}{i}": f for i, f in enumerate(features)}
+        if self._store is None:
+            whole = rest | as_inputs(tower_features(core, item))
+            self._encoded[key] = whole, None
+            return whole
+        name = self._store.name(item)
+        features = self._store.get(name)
+        kept = features is not None
+        if features is None:
+            features = tower_features(core, item)
+            kept = self._store.put(name, features)
+        if kept:
+            self._encoded[key] = rest, name
+        return rest | as_inputs(features)
 
     def keep_features(self, folder: Path, gib: float) -> None:
         """Reuse the frozen tower's features, and keep up to `gib` GiB of them in `folder` (0: in memory alone)."""
         self.reuse_features = True
-        self._features = (folder, int(gib * 2**30)) if gib else None
+        self._store = FeatureStore(folder, inner_model(self.model)[0], int(gib * 2**30)) if gib else None
 
     def pad_completions(self, completions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Right-padded ids and mask, both (N, T)."""
@@ -200,7 +203,9 @@ class Policy:
         `completions` holds, per prompt, lists of token ids (none empty). Each prompt is encoded once. Prompts that bring
         different numbers of completions are allowed. Gradients flow unless the caller turns them off.
         """
-        if any(not tokens for group in completions for tokens in group):
+        if len(prompts) != len(completions):
+            raise ValueError(f"{len(completions)} groups of completions for {len(prompts)} prompts")
+        if any(not tokens for group in completions for tokens in group) or not all(completions):
             raise ValueError("an empty completion has no log-probs; give at least the end-of-text token")
         widest = max(map(len, completions))
         filled = [[*group, *[group[0]] * (widest - len(group))] for group in completions]

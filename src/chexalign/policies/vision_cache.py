@@ -8,8 +8,9 @@ image's pixels and the tower's weights hash to: runs of one folder share them, a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.vision_utils import get_vision_window_index
 
 from chexalign.jsonl import atomic_write
+from chexalign.progress import say
 
 FEATURE = "stored_feature_"  # names of the entries in Prefix.extra: the last hidden state, then those of deepstack
 GRID_MODELS = (Qwen2_5_VLModel, Qwen3VLModel)  # one `visual` module, which ends in the projector ("merger")
@@ -43,9 +45,19 @@ def tower_name(core: Any) -> str | None:
     return "visual" if isinstance(core, GRID_MODELS) else None
 
 
-@torch.no_grad()
 def tower_features(core: Any, item: dict[str, Tensor]) -> list[Tensor]:
     """One prompt's images through the tower: (images, patches, width), or a flat (patches, width) per grid model."""
+    weight = next(core.parameters())
+    there = {k: v.to(weight.device) for k, v in item.items()}
+    return [f.cpu() for f in _through_tower(core, there | {"pixel_values": there["pixel_values"].to(weight.dtype)})]
+
+
+def as_inputs(features: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {f"{FEATURE}{i}": f for i, f in enumerate(features)}
+
+
+@torch.no_grad()
+def _through_tower(core: Any, item: dict[str, Tensor]) -> list[Tensor]:
     pixels = item["pixel_values"]
     if isinstance(core, GRID_MODELS):
         return _grid_features(core, pixels, item["image_grid_thw"])
@@ -139,9 +151,9 @@ def stored_features(core: Any, features: list[Tensor]) -> Iterator[None]:
 # ---- on disk
 
 
-def fingerprint(tower: nn.Module) -> str:
-    """A hash of a tower's weights and their types."""
-    digest = hashlib.blake2b(digest_size=12)
+def fingerprint(tower: nn.Module, layer: int | None = None) -> str:
+    """A hash of a tower's weights and their types, and of the layer that is read where the model may choose one."""
+    digest = hashlib.blake2b(str(layer).encode(), digest_size=12)
     for name, value in tower.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -154,39 +166,56 @@ class FeatureStore:
     Files are written whole and renamed, so that any number of processes can share the folder.
     """
 
-    def __init__(self, folder: Path, tower: nn.Module, limit: int):
-        self.folder, self.limit = folder / fingerprint(tower), limit
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.used = sum(f.stat().st_size for f in folder.rglob("*.npy"))
+    def __init__(self, folder: Path, core: Any, limit: int):
+        self.root, self.core, self.limit, self.told = folder, core, limit, False
 
-    def path(self, item: dict[str, Tensor], part: int) -> Path:
+    @cached_property
+    def folder(self) -> Path:
+        """Of this tower; its weights are read when the first image asks, and not again."""
+        layer = getattr(self.core.config, "vision_feature_layer", None)
+        folder = self.root / fingerprint(getattr(self.core, str(tower_name(self.core))), layer)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.used = sum(f.stat().st_size for f in self.root.rglob("*.npy"))
+        return folder
+
+    def name(self, item: dict[str, Tensor]) -> str:
+        """What a prompt's images are called: a hash of their pixels."""
         digest = hashlib.blake2b(digest_size=16)
         for name in ("pixel_values", "image_grid_thw", "pixel_attention_mask"):
             if name in item:
                 value = item[name].contiguous()
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
                 digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
-        return self.folder / f"{digest.hexdigest()}.{part}.npy"
+        return digest.hexdigest()
 
-    def get(self, item: dict[str, Tensor], dtype: torch.dtype) -> list[Tensor] | None:
-        """Memory-mapped tensors, or None where they are not stored."""
-        found: list[Tensor] = []
-        while (path := self.path(item, len(found))).exists():
+    def path(self, name: str, part: int) -> Path:
+        return self.folder / f"{name}.{part}.npy"
+
+    def get(self, name: str) -> list[Tensor] | None:
+        """Memory-mapped tensors, or None where they are not stored. Each holds a file open: let go of them soon."""
+        found, dtype = list[Tensor](), next(self.core.parameters()).dtype
+        while (path := self.path(name, len(found))).exists():
             try:
                 array = torch.from_numpy(np.load(path, mmap_mode="c"))
-            except ValueError:  # cut short by a power failure: computed again
+            except (ValueError, EOFError):  # cut short by a power failure: computed again
                 path.unlink(missing_ok=True)
                 return None
             found.append(array if array.dtype == dtype else array.view(dtype))
         return found or None
 
-    def put(self, item: dict[str, Tensor], features: list[Tensor]) -> None:
+    def put(self, name: str, features: list[Tensor]) -> bool:
+        """Keep them; False where the limit does not allow it."""
         size = sum(f.numel() * f.element_size() for f in features)
         if self.used + size > self.limit:
-            return
+            if not self.told:
+                full = f"image features: the {self.limit / 2**30:g} GiB of policy.features_gib are full"
+                say(f"{full}; other images are encoded anew each time")
+            self.told = True
+            return False
         self.used += size
         for part in reversed(range(len(features))):  # the first part last: it makes the others count
             value = features[part]
             plain = value.view(torch.int16) if value.dtype in (torch.bfloat16, torch.float16) else value
-            with atomic_write(self.path(item, part), "wb", durable=False) as handle:
+            with atomic_write(self.path(name, part), "wb", durable=False) as handle:
                 np.save(handle, plain.numpy())
+        return True

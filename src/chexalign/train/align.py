@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from chexalign.errors import WorkError
 from chexalign.jsonl import read_records
 from chexalign.policies.adapters import make_trainable
 from chexalign.policies.open import open_for_training
@@ -24,6 +25,8 @@ from chexalign.train.scoring_task import Example, ScoringTask
 def align(run: Run) -> StageResult:
     """Align the baseline with `train.algorithm` on pairs.jsonl; the log is train_log.jsonl, the result policy/."""
     settings, pairs = run.recipe.train, read_records(run.path("pairs.jsonl"), Pair)
+    if not pairs:
+        raise WorkError(f"{run.path('pairs.jsonl')} holds no pair; delete it and run stage pairs again")
     policy = open_for_training(run)
     make_trainable(policy, settings.freeze, settings.lora, run.recipe.seed)
     policy.scorer.checkpointing = settings.gradient_checkpointing
@@ -68,7 +71,13 @@ def training_examples(run: Run, policy: Policy, pairs: Sequence[Pair], task: Sco
 def _examples(run: Run, policy: Policy, pairs: Sequence[Pair]) -> list[Example]:
     """Chosen and rejected of every pair. Sampled ids are used as they are; a text from elsewhere is tokenized."""
     root, exact, examples = image_root(run), run.recipe.policy.dtype == "float32", []
-    for p in pairs:
+    for row, p in enumerate(pairs, start=1):
+        for side, text, tokens in (("chosen", p.chosen, p.chosen_tokens), ("rejected", p.rejected, p.rejected_tokens)):
+            if tokens and policy.text(tokens) != text.strip():
+                raise WorkError(
+                    f"{run.path('pairs.jsonl')}:{row}: {side}_tokens are not those of the text {side!r}, and training "
+                    f"takes the tokens; if you changed the text, remove {side}_tokens and ref_{side}_logp from the row"
+                )
         chosen = p.chosen_tokens or policy.completion_ids(p.chosen)
         rejected = p.rejected_tokens or policy.completion_ids(p.rejected)
         known = (p.ref_chosen_logp, p.ref_rejected_logp) if exact else (None, None)

@@ -106,6 +106,8 @@ class Trainer(Generic[Item]):
         if self.sharded:
             self._prepare_shards()
         learn = list(learning(task.module).values())
+        if not learn:
+            raise RecipeError("train.freeze names all that this model has: nothing would learn")
         optimizer = make_optimiser(settings.optimiser, learn, settings.lr, settings.weight_decay)
         self.schedule = get_scheduler(
             settings.schedule,

@@ -89,7 +89,7 @@ class ScoringTask:
         assert batch.ref_logps is not None
         gap = float(((batch.logps - batch.ref_logps).abs() / batch.lengths).max())
         exact = self.policy.scorer.compute_dtype is None
-        if gap > (STEP_0_TOLERANCE if exact else STEP_0_TOLERANCE_16_BIT):
+        if not gap <= (STEP_0_TOLERANCE if exact else STEP_0_TOLERANCE_16_BIT):  # so that a NaN is seen too
             raise WorkError(
                 f"step-0 margins are not zero: policy and reference differ by {gap:.4f} nats per token. The pairs were "
                 "sampled from another policy, prompt or image size (delete completions.jsonl and what follows it), or "
