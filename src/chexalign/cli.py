@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -175,7 +176,11 @@ def judge(
 
     if odd := [o for o in option or () if "=" not in o]:
         raise RecipeError(f"--option {odd[0]!r} is not key=value")
-    one = load(judge, **{key: yaml.safe_load(value) for key, _, value in (o.partition("=") for o in option or ())})
+    try:
+        options = {key: yaml.safe_load(value) for key, _, value in (o.partition("=") for o in option or ())}
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--option: {' '.join(str(error).split())}") from error
+    one = load(judge, **options)
     answer = one.score([report], [reference])[0]
     row = {"judge": one.name, "version": one.version, "score": answer.score, "error": answer.error}
     print(json.dumps({**row, "details": answer.details}, indent=1, ensure_ascii=False, default=list))
@@ -230,7 +235,9 @@ def scorecard(
     from chexalign.report.scorecard import write_scorecard_page
     from chexalign.scorecard import read_options, run_scorecard
 
-    lines = [line.strip() for line in judges.split(",") if line.strip()] or None
+    lines = [
+        line.strip() for line in re.split(r",(?![^()]*\))", judges) if line.strip()
+    ] or None  # not inside min(a, b)
     card = run_scorecard(lines, data, reports, n, out, read_options(options), say)
     console.print(f"page: {write_scorecard_page(card, out).resolve()}", markup=False, soft_wrap=True)
     for line in card["answer"]:

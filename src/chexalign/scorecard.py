@@ -202,11 +202,10 @@ def answer(card: Card) -> list[str]:
             f"{card['n_cases']} cases)."
         )
         tied = [r["name"] for r in judged[1:] if (d := r.get("behind_best")) and d["low"] is not None and d["low"] <= 0]
-        said.append(
-            f"Not measurably worse: {', '.join(tied)}."
-            if tied
-            else "Every other judge measured here is measurably worse."
-        )
+        if tied:
+            said.append(f"Not measurably worse: {', '.join(tied)}.")
+        elif len(judged) > 1:
+            said.append("Every other judge measured here is measurably worse.")
         if "finding_f1_weighted" in {row["name"].removeprefix("lc_") for row in judged}:
             said.append(
                 "finding_f1_weighted was made with RadPref's 100 rated reports in sight (docs/scorecard.md): on those, its "
@@ -216,7 +215,7 @@ def answer(card: Card) -> list[str]:
             said.append(f"One radiologist against the mean of the others reaches {card['raters']['mean']:.2f}.")
     else:
         said.append("Agreement with radiologists was not measured: give --data DIR with rated reports.")
-    sound = [row["name"] for row in card["judges"] if not trust(row)]
+    sound = [row["name"] for row in card["judges"] if not trust(row) and any(e["good"] for e in row["edits"])]
     said.append(
         f"No attack tried here fools {', '.join(sound)}."
         if sound

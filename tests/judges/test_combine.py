@@ -223,3 +223,15 @@ def test_format(text, score, body):
 )
 def test_format_takes_no_time(text):
     assert load("format").score([text], ["r"])[0].score == 0
+
+
+def test_weights_that_outgrow_numbers_are_refused():
+    for line in ("rouge_l/1e-320", "1e8*1e8*rouge_l", "rouge_l*1e8*1e8"):
+        with pytest.raises(RecipeError, match="a number too large"):
+            load(line)
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_an_abstention(score):
+    found = Judgement(score)
+    assert found.score is None and str(score) in found.error

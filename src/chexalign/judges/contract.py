@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -18,6 +19,12 @@ class Judgement:
     score: float | None
     error: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """A score that is no number is a failure, and a failure is not a score."""
+        if self.score is not None and not math.isfinite(self.score):
+            object.__setattr__(self, "error", f"the judge's score was {self.score}")
+            object.__setattr__(self, "score", None)
 
 
 class Judge(Protocol):

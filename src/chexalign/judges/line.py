@@ -25,6 +25,7 @@ from chexalign.judges import JUDGES, LC, Options, combine
 from chexalign.judges.contract import Judge
 
 _NAME = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*(?:\[[^\[\]]*\])?")  # a judge, with its variant, or a function
+LARGEST = 1e9  # a weight beyond it is a slip of the pen # our choice
 Terms = list[tuple[float, Judge]]
 
 
@@ -85,7 +86,7 @@ class _Reader:
             case ast.Constant(value=bool() | str() | bytes() | complex() | None):
                 return self.refuse("only judges, numbers and functions have a place here")
             case ast.Constant(value=int() | float() as number):
-                return float(number) if abs(number) < 1e9 else self.refuse("a number too large")
+                return float(number) if abs(number) < LARGEST else self.refuse("a number too large")
             case ast.Name(id=stand_in):
                 return [(1.0, self.leaf(self.name(stand_in)))]
             case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -117,6 +118,8 @@ class _Reader:
     def times(self, value: Terms | float, factor: Terms | float) -> Terms | float:
         if not isinstance(factor, float):
             return self.refuse("two judges cannot be multiplied; use min(a, b) or gate(a, b)")
+        if not all(abs(w * factor) < LARGEST for w in ([value] if isinstance(value, float) else [w for w, _ in value])):
+            return self.refuse("a number too large")
         return value * factor if isinstance(value, float) else [(w * factor, j) for w, j in value]
 
     def call(self, name: str, args: Sequence[ast.expr]) -> Terms:

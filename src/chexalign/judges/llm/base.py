@@ -18,6 +18,7 @@ from chexalign.errors import RecipeError
 from chexalign.judges import cache as disk
 from chexalign.judges.contract import MEMORY
 from chexalign.judges.llm.reply import Answer, Backend, Prompt, Reply, Usage
+from chexalign.judges.weights import fingerprint
 
 
 @dataclass(kw_only=True)
@@ -81,7 +82,8 @@ class LlmJudge:
     def llm_version(self) -> str:
         """What of the model can change a score. The address is not part of it, the options of the request are."""
         more = f", {json.dumps(self.extra, sort_keys=True)}" if self.extra else ""
-        return f"model {self.model or self.model_name}, {self.max_tokens} tokens, temperature 0{more}"
+        here = f" {fingerprint(self.model)}" if self.url is None and self.model and Path(self.model).is_dir() else ""
+        return f"model {self.model or self.model_name}{here}, {self.max_tokens} tokens, temperature 0{more}"
 
     @cached_property
     def _backend(self) -> Backend:
