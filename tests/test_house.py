@@ -18,7 +18,9 @@ MAY_IMPORT = {  # package → what of ours it may import; everything not named m
     "stats": set(),
     "report": {"report", "errors", "records", "stats"},
     "judges": {"judges", "errors", "records", "data"},  # data: images.py, for the judge that looks
-    "recipe": set(),
+    "recipe_base": set(),
+    "recipe_online": {"recipe_base"},
+    "recipe": {"recipe_base", "recipe_online"},
     "recipe_file": {"recipe", "errors"},
 }
 

@@ -14,10 +14,10 @@ from typing import Any
 from chexalign.data import Drops, check_leakage, load_source
 from chexalign.data.images import ImageError, load_image
 from chexalign.errors import RecipeError, WorkError
-from chexalign.judges import from_recipe as load_judge
 from chexalign.judges.contract import is_blank
 from chexalign.recipe import Recipe
 from chexalign.records import Study
+from chexalign.run import judges_of
 from chexalign.studies import needed_splits
 
 LOOKED_AT = 50  # images decoded
@@ -28,8 +28,7 @@ Finding = tuple[bool, str]
 
 def check_recipe(recipe: Recipe) -> Iterator[Finding]:
     """(fine?, one line) for each thing checked."""
-    for name in sorted({*recipe.score.judges, *recipe.evaluate.judges}):
-        load_judge(name, recipe.judges)
+    judges_of(recipe)
     yield True, f"recipe {recipe.name}: every key known, judges {', '.join(recipe.score.judges)}"
     with tempfile.TemporaryDirectory() as folder:
         studies, drops, root = _read(recipe, Path(folder))

@@ -6,16 +6,10 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0)]
+from chexalign.recipe_base import Count, Rate, Section, Share
+from chexalign.recipe_online import Grpo, OnlineAlgorithm, OraPo, Rollout, Valor, Watch
 
 
 class Studies(Section):
@@ -183,7 +177,7 @@ class Orpo(Section):
     lam: Annotated[float, Field(ge=0)] = 5.0
 
 
-Algorithm = Annotated[Sft | Dpo | LcDpo | Ipo | Kto | Orpo, Field(discriminator="type")]
+Algorithm = Annotated[Sft | Dpo | LcDpo | Ipo | Kto | Orpo | Grpo | OraPo | Valor, Field(discriminator="type")]
 ALGORITHM_NAMES = tuple(get_args(t.model_fields["type"].annotation)[0] for t in get_args(get_args(Algorithm)[0]))
 
 
@@ -207,6 +201,9 @@ class Train(Section):
     """The paper's settings unless a recipe says otherwise: one epoch, cosine with 10 % warm-up, tower frozen."""
 
     algorithm: Algorithm = Dpo()
+    reward: str | None = None  # a judge or a line of judges; online algorithms alone, which need no pairs
+    rollout: Rollout = Rollout()  # online algorithms alone
+    watch: Watch = Watch()  # online algorithms alone
     epochs: Count = 1
     lr: Rate = 1e-6
     batch_size: Count = 32  # pairs per optimizer step
@@ -235,6 +232,26 @@ class Train(Section):
     def _something_learns(self) -> Train:
         if len(set(self.freeze)) == 3 and self.lora is None:
             raise ValueError("freeze: tower, projector and decoder are all frozen: nothing would learn")
+        return self
+
+    @property
+    def online(self) -> bool:
+        """Whether the algorithm learns from rewards of its own samples, and so needs no pairs."""
+        return isinstance(self.algorithm, OnlineAlgorithm)
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """The reward lines that training uses; none where it learns from pairs."""
+        more = (self.algorithm.visual,) if isinstance(self.algorithm, Valor) and self.algorithm.lambda_vis else ()
+        return () if self.reward is None else (self.reward, *more)
+
+    @model_validator(mode="after")
+    def _rewarded(self) -> Train:
+        if self.online != (self.reward is not None):
+            wrong = "needs a reward, for example" if self.online else "learns from pairs: remove"
+            raise ValueError(f"{self.algorithm.type} {wrong} reward: {self.reward or 'finding_f1'}")
+        if self.reward is not None and self.reward == self.watch.judge:
+            raise ValueError(f"watch.judge {self.watch.judge!r} is the reward: choose one that training does not see")
         return self
 
 

@@ -14,13 +14,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chexalign import __version__, processes
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_json, write_json
 from chexalign.progress import say
 from chexalign.recipe import Recipe
+
+if TYPE_CHECKING:
+    from chexalign.judges.contract import Judge
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ STAGES: dict[str, Stage] = {
 }
 # What the stages before `train` write: the branches of a sweep read it from the run they grow from.
 SHARED = {name for stage in list(STAGES)[: list(STAGES).index("train")] for name in STAGES[stage].writes}
+PAIRING = ("sample", "score", "pairs")  # what online training does without
+REWARDS_SEE = frozenset({"group", "step"})  # what online training shows a judge beside the texts
 TOGETHER = ("warmup", "train")  # the stages that several processes can run
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "numpy", "pydantic")
 
@@ -142,13 +147,11 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def open_run(recipe: Recipe) -> Run:
     """Make or reopen the run folder, reading only. Raises RecipeError if it belongs to another recipe or other settings."""
     from chexalign.data import load_source
-    from chexalign.judges import from_recipe as load_judge
 
     load_source(recipe.studies.source)
     folder = recipe.run_dir or Path("runs") / recipe.name
     recipe = _told_where(recipe, folder)
-    for name in sorted({*recipe.score.judges, *recipe.evaluate.judges}):
-        load_judge(name, recipe.judges)
+    judges_of(recipe)
     path, manifest = folder / "manifest.json", {"chexalign": __version__, "stages": {}}
     if path.exists():
         manifest = read_json(path)
@@ -156,6 +159,19 @@ def open_run(recipe: Recipe) -> Run:
         raise RecipeError(f"{folder} is not empty and holds no manifest.json; choose another with run_dir=DIR")
     folder.mkdir(parents=True, exist_ok=True)
     return Run(recipe, folder, manifest)
+
+
+def judges_of(recipe: Recipe) -> dict[str, Judge]:
+    """Every judge that the recipe names, by its line. Raises RecipeError for one that cannot be read or does not fit."""
+    from chexalign.judges import from_recipe as load_judge
+
+    lines = {
+        *recipe.score.judges,
+        *recipe.evaluate.judges,
+        *((recipe.train.watch.judge,) if recipe.train.online else ()),
+    }
+    found = {line: load_judge(line, recipe.judges) for line in sorted(lines)}
+    return found | {line: load_judge(line, recipe.judges, REWARDS_SEE) for line in recipe.train.rewards}
 
 
 def _told_where(recipe: Recipe, folder: Path) -> Recipe:
@@ -255,10 +271,7 @@ def run_stage(run: Run, name: str) -> None:
 
 def _made_with(recipe: Recipe) -> dict[str, Any]:
     """What makes a stage's rows what they are, beside its settings: kept with each stage, as of when it ran."""
-    from chexalign.judges import from_recipe as load_judge
-
-    judges = sorted({*recipe.score.judges, *recipe.evaluate.judges})
-    found = {n: load_judge(n, recipe.judges).version for n in judges}
+    found = {name: judge.version for name, judge in judges_of(recipe).items()}
     return {"versions": _versions(), "git": _git_commit(), "judges": found}
 
 
@@ -285,5 +298,8 @@ def run_stages(recipe: Recipe, names: list[str], restart: str | None = None) -> 
         run = open_run(recipe)
         for name in STAGES:
             if name in names and not (name == "warmup" and recipe.warmup is None):
-                run_stage(run, name)
+                if recipe.train.online and name in PAIRING:
+                    say(f"{name}: not needed, {recipe.train.algorithm.type} learns from rewards of its own samples")
+                else:
+                    run_stage(run, name)
     return run

@@ -77,3 +77,41 @@ def test_oracle_weight_by_hand():
     assert losses.oracle_weight(1.0, w_min=0.1, w_max=0.9, gamma=2) == 0.9
     with pytest.raises(ValueError, match="zrr_ema"):
         losses.oracle_weight(1.5, w_min=0, w_max=1, gamma=1)
+
+
+def test_centre_by_hand():
+    assert losses.centre(t(1, 2, 6)).tolist() == [-2, -1, 3]
+    assert losses.centre(t(0.1, 0.1, 0.1)).tolist() == [0, 0, 0]
+
+
+def test_sequence_log_ratio_is_the_mean_over_tokens_by_hand():
+    mask = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    new, old = torch.tensor([[0.5, 1.5, 99.0], [1.0, 1.0, 1.0]]), torch.zeros(2, 3)
+    assert losses.sequence_log_ratio(new, old, mask).tolist() == [1.0, 0.0]
+
+
+def test_mean_over_tokens_by_hand():
+    values, mask = torch.tensor([[2.0, 4.0, 99.0]]), torch.tensor([[1.0, 1.0, 0.0]])
+    assert losses.mean_over_tokens(values, mask).tolist() == [3.0]
+    assert losses.mean_over_tokens(values, mask, constant=12).tolist() == [0.5]
+    assert losses.mean_over_tokens(values, torch.zeros(1, 3)).tolist() == [0.0]
+
+
+def test_ema_by_hand():
+    assert losses.ema(0.5, 1.0, momentum=0.8) == pytest.approx(0.6)
+
+
+def test_ln_dpo_by_hand_and_gradient_signs():
+    # log-ratios per token: chosen 2/4, rejected -3/3 and 1/2, so differences of 1.5 and 0
+    chosen, rejected = t(-8), torch.tensor([[-9.0, -4.0]], dtype=torch.float64)
+    chosen.requires_grad_(), rejected.requires_grad_()
+    value = losses.ln_dpo(
+        chosen, t(-10), t(4), rejected, torch.tensor([[-6.0, -5.0]]), torch.tensor([[3.0, 2.0]]), beta=2.0
+    )
+    assert value.flatten().tolist() == pytest.approx([math.log1p(math.exp(-3)), math.log(2)])
+    value.sum().backward()
+    assert (chosen.grad < 0).all() and (rejected.grad > 0).all()
+    # one group of one, all of length 1: plain DPO
+    a, b, c, d = t(-1), t(-2), t(-4), t(-3)
+    one = losses.ln_dpo(a, b, t(1), c[:, None], d[:, None], t(1)[:, None], beta=0.3)
+    assert one.flatten().tolist() == pytest.approx(losses.dpo(a, c, b, d, beta=0.3).tolist())

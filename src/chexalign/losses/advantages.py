@@ -16,6 +16,16 @@ def group_normalise(rewards: Tensor, *, eps: float) -> Tensor:
     return (rewards - rewards.mean()) / (rewards.std() + eps)
 
 
+def centre(rewards: Tensor) -> Tensor:
+    """r − mean, (G,) → (G,): not divided by the spread (Dr.GRPO, Liu et al. 2025; TRL's `scale_rewards="none"`).
+
+    A constant group gives exact zeros.
+    """
+    if bool((rewards == rewards[0]).all()):
+        return torch.zeros_like(rewards)
+    return rewards - rewards.mean()
+
+
 def rank_normalise(rewards: Tensor) -> Tensor:
     """Ranks scaled to zero mean and unit sd, (G,) → (G,). Ties share their mean rank; a constant group gives zeros.
 

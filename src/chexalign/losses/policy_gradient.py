@@ -29,3 +29,23 @@ def kl_k3(token_logps: Tensor, ref_token_logps: Tensor) -> Tensor:
     """
     d = ref_token_logps - token_logps
     return d.exp() - d - 1
+
+
+def sequence_log_ratio(token_logps: Tensor, old_token_logps: Tensor, mask: Tensor) -> Tensor:
+    """Mean over a completion's tokens of log-prob − old log-prob, (B, T) → (B,); 0 where `mask` has no token.
+
+    Its exponential is the geometric mean of the token ratios: GSPO's ratio. Source: Zheng et al. 2025, eq. 7; TRL's
+    `importance_sampling_level="sequence"`.
+    """
+    difference = (token_logps - old_token_logps).where(mask.bool(), token_logps.new_zeros(()))
+    return difference.sum(-1) / mask.sum(-1).clamp(min=1)
+
+
+def mean_over_tokens(values: Tensor, mask: Tensor, *, constant: int | None = None) -> Tensor:
+    """Token values → one per completion, (…, T) → (…,): their mean, or their sum over a `constant` number of tokens.
+
+    A completion without a token gives 0. The mean is GRPO's (each completion weighs the same); the constant, the longest
+    completion allowed, is Dr.GRPO's (each token weighs the same, and length earns nothing). Source: Liu et al. 2025.
+    """
+    total = values.where(mask.bool(), values.new_zeros(())).sum(-1)
+    return total / (mask.sum(-1).clamp(min=1) if constant is None else constant)

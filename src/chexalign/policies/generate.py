@@ -25,6 +25,7 @@ class Sampled:
     tokens: tuple[int, ...]
     logp: float
     finish_reason: str  # "stop" or "length"
+    token_logps: tuple[float, ...] = ()  # what `logp` sums, one per token
 
 
 def stream_seed(seed: int, *parts: object) -> int:
@@ -82,7 +83,7 @@ def sample(
     total, device = len(state.mask), prefix.ids.device
     uniforms = _uniforms(seeds, n, max_new_tokens)
     tokens = torch.zeros(total, max_new_tokens, dtype=torch.long, device=device)
-    logps = torch.zeros(total, dtype=torch.float64, device=device)
+    logps = torch.zeros(total, max_new_tokens, dtype=torch.float64, device=device)
     lengths = torch.zeros(total, dtype=torch.long, device=device)
     stopped = torch.zeros(total, dtype=torch.bool, device=device)
     stops = torch.tensor(sorted(stop_ids), device=device)
@@ -94,7 +95,7 @@ def sample(
         gain = logits.log_softmax(-1).gather(1, token[:, None])[:, 0].double()
         alive = rows[running]
         tokens[alive, step], lengths[alive] = token[running], step + 1
-        logps[alive] += gain[running]
+        logps[alive, step] = gain[running]
         ended = running & torch.isin(token, stops)
         stopped[rows[ended]] = True
         running = running & ~ended
@@ -110,8 +111,8 @@ def sample(
 
 def _collect(tokens: Tensor, lengths: Tensor, logps: Tensor, stopped: Tensor, n: int) -> list[list[Sampled]]:
     flat = [
-        Sampled(tuple(row[:length]), logp, "stop" if stop else "length")
-        for row, length, logp, stop in zip(
+        Sampled(tuple(row[:length]), sum(values[:length]), "stop" if stop else "length", tuple(values[:length]))
+        for row, length, values, stop in zip(
             tokens.tolist(), lengths.tolist(), logps.tolist(), stopped.tolist(), strict=True
         )
     ]

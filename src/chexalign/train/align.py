@@ -1,4 +1,4 @@
-"""Stage `train`: preference pairs → the aligned policy."""
+"""Stage `train`: preference pairs → the aligned policy. Online algorithms, which need no pairs, are in online.py."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from chexalign.studies import image_root
 from chexalign.train.batches import micro_batches
 from chexalign.train.loop import Settings, Trainer, steps_for
 from chexalign.train.mismatch import donors, patients_of
+from chexalign.train.online import train_online
 from chexalign.train.output import save_policy
 from chexalign.train.references import check_references, with_references
 from chexalign.train.scoring_task import Example, ScoringTask
@@ -24,6 +25,8 @@ from chexalign.train.scoring_task import Example, ScoringTask
 
 def align(run: Run) -> StageResult:
     """Align the baseline with `train.algorithm` on pairs.jsonl; the log is train_log.jsonl, the result policy/."""
+    if run.recipe.train.online:
+        return train_online(run)
     settings, pairs = run.recipe.train, read_records(run.path("pairs.jsonl"), Pair)
     if not pairs:
         raise WorkError(f"{run.path('pairs.jsonl')} holds no pair; delete it and run stage pairs again")

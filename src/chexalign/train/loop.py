@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -42,7 +43,8 @@ class Task(Protocol[Item_contra]):
     """What is learnt: `module(*inputs(items))` gives an output, `loss(output, items, weights)` per-example values (B,).
 
     An item of weight 0 only fills a process's batch up: it must not move any other's value. A task with a `gather` attribute
-    is given the function that concatenates tensors of all processes.
+    is given the function that concatenates tensors of all processes. One with `prepare(step, items)` makes what is learnt
+    from a step's items, none if there is nothing to learn, and numbers for the log; its `state_dict` is checkpointed.
     """
 
     module: nn.Module
@@ -77,6 +79,9 @@ class Settings:
     micro_batch_tokens: int | None = None
     optimiser: str = "adamw"
     ema: float = 0.0
+    repeat: int = 1  # optimizer steps on each batch; checkpoints and validations fall between batches
+    first_step: int = 0  # the log's number of the first step, where an earlier part of the run has written to it
+    eval_first: bool = False  # validate before any update, so that what is kept is never worse than the start
 
     @classmethod
     def of(cls, section: Any, **given: Any) -> Settings:
@@ -121,6 +126,8 @@ class Trainer(Generic[Item]):
             task.gather = self.accelerator.gather
         self.ema = MovingAverage(learn, settings.ema) if settings.ema else None
         parts = {"optimizer": self.optimizer, "schedule": self.schedule, **({"ema": self.ema} if self.ema else {})}
+        if hasattr(task, "state_dict"):
+            parts["task"] = task
         self.checkpoint = Checkpoint(folder, self.accelerator, task.module, parts, self.sharded)
         self.state: dict[str, Any] = {"step": 0, "best": None, "best_step": 0, "waited": 0, "stopped": False}
 
@@ -145,17 +152,24 @@ class Trainer(Generic[Item]):
         """Train to the end (or to the early stop), leave the best weights in the module, return the final state."""
         self._resume()
         s, start = self.settings, time.monotonic()
+        if self.validate and s.eval_first and not self.state["step"]:
+            self._validate(0)
         with progress(self.label, s.steps, "steps", self.state["step"]) as ticker:
-            for step, (epoch, indices) in enumerate(batches(len(self.items), s.batch_size, s.seed, s.steps)):
+            for step, (epoch, indices) in enumerate(self._batches()):
                 if step < self.state["step"] or self.state["stopped"]:
                     continue
-                row = {"step": step, "epoch": epoch, **self._update(step, [self.items[i] for i in indices])}
+                row = {
+                    "step": s.first_step + step,
+                    "epoch": epoch,
+                    **self._update(step, [self.items[i] for i in indices]),
+                }
                 self.state["step"] = step + 1
                 if self.validate and ((step + 1) % s.eval_every == 0 or step + 1 == s.steps):
                     row |= self._validate(step + 1)
                 self._append_log({**row, "seconds": round(time.monotonic() - start, 3)})
                 ticker.advance(1, f"loss {row['loss']:.4f}")
-                if (step + 1) % s.save_every == 0 and step + 1 < s.steps:
+                whole = (step + 1) % s.repeat == 0  # a checkpoint inside a batch could not say what was made from it
+                if whole and (step + 1) // s.repeat % -(-s.save_every // s.repeat) == 0 and step + 1 < s.steps:
                     self.checkpoint.write(self.state)
         if self.state["best"] is not None:
             weights = torch.load(self.folder / "best.pt", weights_only=True, map_location="cpu")
@@ -163,6 +177,11 @@ class Trainer(Generic[Item]):
         elif self.ema:
             self.ema.exchange()
         return self.state
+
+    def _batches(self) -> Iterator[tuple[int, list[int]]]:
+        s = self.settings
+        drawn = batches(len(self.items), s.batch_size, s.seed, -(-s.steps // s.repeat))
+        return islice((batch for batch in drawn for _ in range(s.repeat)), s.steps)
 
     def full_weights(self) -> dict[str, Tensor] | None:
         """The model's weights gathered from all processes where each holds a piece; None where the model has them."""
@@ -174,6 +193,12 @@ class Trainer(Generic[Item]):
         """One optimizer step over the whole batch; every example weighs the same, however it is cut into micro-batches."""
         s, here, total = self.settings, self.accelerator, self.accelerator.num_processes
         torch.manual_seed(int(np.random.SeedSequence((s.seed, step, here.process_index)).generate_state(1)[0]))
+        made: dict[str, float] = {}
+        if hasattr(self.task, "prepare"):
+            items, made = self.task.prepare(step, items)
+        if not items:
+            self.schedule.step()
+            return {"loss": 0.0, **made, "lr": self.optimizer.param_groups[0]["lr"], "grad_norm": 0.0}
         cut = micro_batches(items, self.task.size, s.micro_batch_size, s.micro_batch_tokens)
         sums: dict[str, Tensor] = {}
         for k, micro in enumerate(cut):
@@ -201,7 +226,8 @@ class Trainer(Generic[Item]):
         if self.ema:
             self.ema.update()
         totals = here.reduce(torch.stack(list(sums.values()))).tolist()
-        return {**{k: t / len(items) for k, t in zip(sums, totals, strict=True)}, "lr": lr, "grad_norm": norm}
+        means = {k: t / len(items) for k, t in zip(sums, totals, strict=True)}
+        return {**means, **made, "lr": lr, "grad_norm": norm}
 
     def _validate(self, step: int) -> dict[str, float]:
         """Every process validates the whole, so that all agree on when to stop."""
@@ -223,7 +249,7 @@ class Trainer(Generic[Item]):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.state = self.checkpoint.read() or self.state
         if processes.is_main():
-            cut_log(self.log, self.state["step"])
+            cut_log(self.log, self.settings.first_step + self.state["step"])
 
     def _append_log(self, row: dict[str, Any]) -> None:
         if processes.is_main():

@@ -66,3 +66,18 @@ def corpus_f1(
         "macro": sum(each) / len(each),
         "example": sum(by_report) / len(by_report),
     }
+
+
+def label_counts(
+    reports: Sequence[Row],
+    references: Sequence[Row],
+    labels: Sequence[str] = FINDINGS,
+    uncertain: Uncertain = "positive",
+) -> dict[str, tuple[int, int, int]]:
+    """Per label (true positives, positives of the reports, positives of the references), over the corpus."""
+    found = {label: [0, 0, 0] for label in labels}
+    for report, reference in zip(reports, references, strict=True):
+        for label, ours, theirs in calls(report, reference, labels, uncertain):
+            for i, hit in enumerate((ours and theirs, ours, theirs)):
+                found[label][i] += hit
+    return {label: (a, b, c) for label, (a, b, c) in found.items()}
