@@ -20,7 +20,8 @@ MAY_IMPORT = {  # package → what of ours it may import; everything not named m
     "judges": {"judges", "errors", "records", "data"},  # data: images.py, for the judge that looks
     "recipe_base": set(),
     "recipe_online": {"recipe_base"},
-    "recipe": {"recipe_base", "recipe_online"},
+    "recipe_preference": {"recipe_base"},
+    "recipe": {"recipe_base", "recipe_online", "recipe_preference"},
     "recipe_file": {"recipe", "errors"},
 }
 

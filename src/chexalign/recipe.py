@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, get_args
@@ -10,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from chexalign.recipe_base import Count, Rate, Section, Share
 from chexalign.recipe_online import Grpo, OnlineAlgorithm, OraPo, Rollout, Valor, Watch
+from chexalign.recipe_preference import Dpo, Ipo, Kto, LcDpo, Orpo, Sft
 
 
 class Studies(Section):
@@ -129,54 +131,6 @@ class Pairs(Section):
     )
 
 
-# Defaults of the preference algorithms: the best for CheXagent with GREEN as judge (CheXalign, Table 7).
-class Sft(Section):
-    """Supervised fine-tuning on the chosen texts."""
-
-    type: Literal["sft"] = "sft"
-
-
-class Dpo(Section):
-    """DPO, optionally with an NLL term on the chosen report (mean per token)."""
-
-    type: Literal["dpo"] = "dpo"
-    beta: Rate = 0.05
-    nll: Annotated[float, Field(ge=0)] = 0.0
-
-
-class LcDpo(Section):
-    """Length-controlled DPO."""
-
-    type: Literal["lc_dpo"] = "lc_dpo"
-    beta: Rate = 0.05
-    alpha: Annotated[float, Field(ge=0)] = 0.01
-
-
-class Ipo(Section):
-    """IPO on summed log-probs, or on per-token averages (the CheXalign release and TRL)."""
-
-    type: Literal["ipo"] = "ipo"
-    tau: Rate = 1.0
-    average_log_prob: bool = True
-
-
-class Kto(Section):
-    """KTO: each report of a pair counts alone. Its KL is estimated per micro-batch, on reports of other patients."""
-
-    type: Literal["kto"] = "kto"
-    beta: Rate = 0.05
-    desirable_weight: Annotated[float, Field(ge=0)] = 1.0
-    undesirable_weight: Annotated[float, Field(ge=0)] = 1.0
-    nll: Annotated[float, Field(ge=0)] = 0.0
-
-
-class Orpo(Section):
-    """ORPO: no reference model."""
-
-    type: Literal["orpo"] = "orpo"
-    lam: Annotated[float, Field(ge=0)] = 5.0
-
-
 Algorithm = Annotated[Sft | Dpo | LcDpo | Ipo | Kto | Orpo | Grpo | OraPo | Valor, Field(discriminator="type")]
 ALGORITHM_NAMES = tuple(get_args(t.model_fields["type"].annotation)[0] for t in get_args(get_args(Algorithm)[0]))
 
@@ -250,8 +204,10 @@ class Train(Section):
         if self.online != (self.reward is not None):
             wrong = "needs a reward, for example" if self.online else "learns from pairs: remove"
             raise ValueError(f"{self.algorithm.type} {wrong} reward: {self.reward or 'finding_f1'}")
-        if self.reward is not None and self.reward == self.watch.judge:
-            raise ValueError(f"watch.judge {self.watch.judge!r} is the reward: choose one that training does not see")
+        if any(re.search(rf"(?<!\w){re.escape(self.watch.judge)}(?![\w\[])", line) for line in self.rewards):
+            raise ValueError(
+                f"watch.judge {self.watch.judge!r} is in the reward: choose one that training does not see"
+            )
         return self
 
 

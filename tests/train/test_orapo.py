@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tests.train.test_online import Vowels, asked, gradients, make_task, opened  # noqa: F401 (asked is a fixture)
+from tests.train.test_online_training import Vowels, asked, gradients, make_task, opened  # noqa: F401 (asked is a fixture)
 
 from chexalign.recipe_online import OraPo
 from chexalign.records import Study

@@ -22,6 +22,10 @@ TRAIN_PANELS: dict[str, dict[str, str]] = {
     "Implicit rewards": {"chosen_reward": "chosen", "rejected_reward": "rejected"},
     "Reward of the samples": {"reward": "reward", "reward_mean": "reward"},
     "KL from the reference model": {"kl": "KL"},
+    "Share of groups whose rewards are all zero, or all equal": {"zero_reward_rate": "zero", "no_signal": "equal"},
+    "Length of the samples over their references, in words": {"length_ratio": "length"},
+    "Repeated 4-grams, and distinct reports": {"repetition": "repeated", "distinct": "distinct"},
+    "Validation by rule labels, over the findings that occur": {"val_precision": "precision", "val_recall": "recall"},
 }
 WARMUP_PANELS: dict[str, dict[str, str]] = {
     "Loss": {"loss": "training", "val_loss": "validation"},

@@ -18,7 +18,8 @@ def balanced(studies: Sequence[Study], k: int, seed: int, labels_of: Callable[[S
     rows = [list(labels_of(s)) for s in shuffled]
     rows = [[*row, 0.0 if any(row) else 1.0] for row in rows]
     waiting = {j: [i for i, row in enumerate(rows) if row[j]] for j in range(len(rows[0]))} if rows else {}
-    counts, taken = dict.fromkeys(waiting, 0), set()
+    counts = dict.fromkeys(waiting, 0)
+    taken: set[int] = set()
     while len(taken) < min(k, len(studies)):
         for label in waiting:
             waiting[label] = [i for i in waiting[label] if i not in taken]

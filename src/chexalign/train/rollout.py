@@ -78,8 +78,9 @@ def judge_groups(judge: Judge, groups: Sequence[Samples], number: int) -> list[l
     rows = [(text, group.asked.study) for group in groups for text in group.texts]
     studies = [study for _, study in rows]
     names = [s.study_id for s in studies]
-    answers = reward(judge, [t for t, _ in rows], [s.findings for s in studies], studies, names, number)
-    taken = iter(answers)
+    if not rows:
+        return []
+    taken = iter(reward(judge, [t for t, _ in rows], [s.findings for s in studies], studies, names, number))
     return [[next(taken) for _ in group.texts] for group in groups]
 
 

@@ -214,11 +214,16 @@ def test_bounds():
     [
         ({"algorithm": "grpo"}, "grpo needs a reward, for example reward: finding_f1"),
         ({"algorithm": "dpo", "reward": "rouge_l"}, "dpo learns from pairs: remove reward: rouge_l"),
-        ({"algorithm": "grpo", "reward": "chexpert_rule_f1"}, "watch.judge 'chexpert_rule_f1' is the reward"),
+        ({"algorithm": "grpo", "reward": "chexpert_rule_f1"}, "watch.judge 'chexpert_rule_f1' is in the reward"),
         (
             {"algorithm": {"type": "orapo", "w_min": 0.5, "w_max": 0.1}, "reward": "facts"},
             "w_min 0.5 is above w_max 0.1",
         ),
+        (
+            {"algorithm": "grpo", "reward": "bleu4 + lc_rouge_l/2 + rouge_l", "watch": {"judge": "rouge_l"}},
+            "is in the reward",
+        ),
+        ({"algorithm": "valor", "reward": "bleu4", "watch": {"judge": "visual"}}, "is in the reward"),
         ({"algorithm": "grpo", "reward": "facts", "rollout": {"n": 1}}, "greater than or equal to 2"),
     ],
 )
@@ -229,6 +234,7 @@ def test_a_wrong_recipe_gets_one_clear_line(train, message):
 
 
 def test_what_is_online():
+    assert Train(algorithm="grpo", reward="lc_rouge_l", watch={"judge": "rouge_l"}).watch.judge == "rouge_l"
     assert not Train().online and Train(algorithm={"type": "grpo"}, reward="rouge_l").online
 
 
