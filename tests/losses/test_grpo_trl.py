@@ -43,6 +43,9 @@ def their_batch(model, scores, folder, **options):
     """A trainer and the batch that it sampled, scored and normalised itself."""
     from datasets import Dataset
 
+    if options["beta"]:  # TRL loads its reference from where the model says it is from
+        tiny_llama(1).save_pretrained(folder / "reference")
+        model.config._name_or_path = str(folder / "reference")
     rows = Dataset.from_list([{"prompt": p} for p in PROMPTS])
     arguments = trl.GRPOConfig(
         output_dir=str(folder), report_to=[], use_cpu=True, bf16=False, per_device_train_batch_size=8, epsilon=0.2,
@@ -61,10 +64,6 @@ def their_batch(model, scores, folder, **options):
         batch["old_per_token_logps"], *_ = trainer._get_per_token_logps_and_entropies(
             moved(model), *prompt_and_completion, batch["completion_ids"].shape[1]
         )
-        if options.get("beta"):
-            batch["ref_per_token_logps"], *_ = trainer._get_per_token_logps_and_entropies(
-                tiny_llama(1), *prompt_and_completion, batch["completion_ids"].shape[1]
-            )
     return trainer, batch
 
 

@@ -197,8 +197,8 @@ class Trainer(Generic[Item]):
         if hasattr(self.task, "prepare"):
             items, made = self.task.prepare(step, items)
         if not items:
-            self.schedule.step()
-            return {"loss": 0.0, **made, "lr": self.optimizer.param_groups[0]["lr"], "grad_norm": 0.0}
+            lr = self._move()  # nothing has a gradient, so that only the schedule goes on
+            return {"loss": 0.0, **made, "lr": lr, "grad_norm": 0.0}
         cut = micro_batches(items, self.task.size, s.micro_batch_size, s.micro_batch_tokens)
         sums: dict[str, Tensor] = {}
         for k, micro in enumerate(cut):
@@ -219,15 +219,20 @@ class Trainer(Generic[Item]):
         norm = here.clip_grad_norm_(self.module.parameters(), s.max_grad_norm)
         if not np.isfinite(norm := float(norm)):
             raise WorkError(f"{self.label}: the gradient of step {step} is not finite; lower the learning rate")
+        lr = self._move()
+        totals = here.reduce(torch.stack(list(sums.values()))).tolist()
+        means = {k: t / len(items) for k, t in zip(sums, totals, strict=True)}
+        return {**means, **made, "lr": lr, "grad_norm": norm}
+
+    def _move(self) -> float:
+        """One step of the optimizer, the schedule and the moving average; returns the rate it took."""
         lr = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
         if self.ema:
             self.ema.update()
-        totals = here.reduce(torch.stack(list(sums.values()))).tolist()
-        means = {k: t / len(items) for k, t in zip(sums, totals, strict=True)}
-        return {**means, **made, "lr": lr, "grad_norm": norm}
+        return lr
 
     def _validate(self, step: int) -> dict[str, float]:
         """Every process validates the whole, so that all agree on when to stop."""
