@@ -6,6 +6,7 @@ Variants named as TRL names them (TRL's default loss_type is `dapo`, which avera
 - `loss_type="grpo"`, `scale_rewards="group"`: our defaults (`average: sequence`, `scale: group`).
 - `loss_type="dr_grpo"`, `scale_rewards="none"`: `average: constant`, `scale: none`.
 - `loss_type="grpo"`, `importance_sampling_level="sequence"`: GSPO's ratio, `ratio: sequence`.
+KL: k3 as GRPO's paper has it, `use_bias_correction_kl=False`; TRL's default multiplies it by the ratio.
 An unscored sample (None) has advantage 0 in both. TRL keeps it in the KL term, ours masks it out, so it is compared at kl 0.
 """
 
@@ -49,7 +50,8 @@ def their_batch(model, scores, folder, **options):
     rows = Dataset.from_list([{"prompt": p} for p in PROMPTS])
     arguments = trl.GRPOConfig(
         output_dir=str(folder), report_to=[], use_cpu=True, bf16=False, per_device_train_batch_size=8, epsilon=0.2,
-        num_generations=SAMPLES, max_completion_length=LONGEST, gradient_checkpointing=False, seed=3, **options,
+        num_generations=SAMPLES, max_completion_length=LONGEST, gradient_checkpointing=False, seed=3,
+        use_bias_correction_kl=False, **options,
     )  # fmt: skip
     trainer = trl.GRPOTrainer(
         model=model, reward_funcs=Recorded(scores), args=arguments, train_dataset=rows, processing_class=tokenizer()
