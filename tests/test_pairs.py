@@ -40,3 +40,20 @@ def test_trl_rows_are_conversational(tmp_path):
     assert turn["role"] == "user"
     assert turn["content"] == [{"type": "image"}, {"type": "text", "text": "Given Cough., write."}]
     assert json.loads(json.dumps(turn)) == turn
+
+
+def test_rules_by_hand():
+    from chexalign.pairs import SAME, TIED, best_worst, reference_loser, reference_worst
+
+    three = scored(0.5, 0.9, 0.1)
+    assert best_worst(three, "r", 0).chosen[0].sample_index == 1
+    assert best_worst(three, "r", 0).rejected[0].sample_index == 2
+    loser = reference_loser(three, "r", 0)  # of the first two alone
+    assert loser.chosen is None and loser.rejected[0].sample_index == 0
+    worst = reference_worst(three, "r", 0)
+    assert worst.chosen is None and worst.rejected[0].sample_index == 2
+    tie = scored(0.5, 0.5)
+    assert best_worst(tie, "r", 0) == reference_loser(tie, "r", 0) == TIED
+    assert reference_worst(tie, "r", 0).rejected[0].sample_index == 0
+    assert reference_worst(tie, " t0", 0) == SAME
+    assert reference_loser(scored(0.1, 0.2), "t0 ", 0) == SAME

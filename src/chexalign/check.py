@@ -19,6 +19,7 @@ from chexalign.recipe import Recipe
 from chexalign.records import Study
 from chexalign.run import judges_of
 from chexalign.studies import needed_splits
+from chexalign.tasks import missing_section, reference
 
 LOOKED_AT = 50  # images decoded
 PHANTOM_LIMIT = 50  # studies drawn
@@ -58,7 +59,7 @@ def _check_studies(recipe: Recipe, studies: list[Study], drops: Drops) -> Iterat
     )
     twice = [i for i, n in Counter(s.study_id for s in studies).items() if n > 1]
     yield not twice, f"duplicate study ids: {len(twice)}" + (f", first: {twice[0]}" if twice else "")
-    empty = [s.study_id for s in studies if is_blank(s.findings)]
+    empty = [s.study_id for s in studies if missing_section(recipe, s)]
     note = f", first: {empty[0]}; these studies are dropped" if empty else ""
     yield len(empty) < max(1, len(studies)) / 2, f"empty references: {len(empty)} of {len(studies)}{note}"
     try:
@@ -97,16 +98,18 @@ def _check_prompt_and_lengths(recipe: Recipe, studies: list[Study]) -> Iterator[
     from chexalign.policies.open import wording_of
     from chexalign.policies.prompt import build_prompt
 
-    texts = [s.findings for s in studies if not is_blank(s.findings)] or ["-"]
-    limits, asked = _limits(recipe, texts), wording_of(recipe.policy)
+    texts = [reference(recipe, s) for s in studies if not missing_section(recipe, s)] or ["-"]
+    limits, asked = _limits(recipe, texts), wording_of(recipe)
     told = asked.findings or ""
+    copies = recipe.task == "findings" and "{findings}" in told
     yield (
-        "{findings}" not in told,
+        not copies,
         f"prompt, {asked.name} wording: {told!r}"
-        + ("; it holds the findings, which are what is to be written" if "{findings}" in told else ""),
+        + ("; it holds the findings, which are what is to be written" if copies else ""),
     )
     if limits is not None and studies:
-        first = next((s for s in studies if s.indication.strip()), studies[0])
+        usable = [s for s in studies if not missing_section(recipe, s)] or studies
+        first = next((s for s in usable if s.indication.strip()), usable[0])
         shown = build_prompt(first, asked, limits.processor, Path(), recipe.studies.max_images)
         yield True, f"study {first.study_id} is asked {shown.text!r} with {len(shown.images)} image(s)"
     if limits is None:
@@ -149,8 +152,9 @@ def _limits(recipe: Recipe, texts: list[str]) -> _Limits | None:
     from chexalign.policies.open import limit_pixels
     from chexalign.policies.processors import load_processor
     from chexalign.policies.tiny import CHAT_TEMPLATE, POSITIONS, build_tokenizer
+    from chexalign.policies.wheel import checkpoint_of
 
-    policy = recipe.policy
+    policy = recipe.policy.model_copy(update={"model": checkpoint_of(recipe.policy.model)})
     if policy.model == "tiny":
         per_image = (policy.tiny.image_size // policy.tiny.patch_size) ** 2
         tokenizer = build_tokenizer(texts, policy.tiny.vocabulary)

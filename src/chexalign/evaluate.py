@@ -19,6 +19,7 @@ from chexalign.results import SEED, Answers, block, finding_blocks, is_abnormal,
 from chexalign.run import Run, StageResult
 from chexalign.sample import generate_to
 from chexalign.score import judge_to
+from chexalign.tasks import reference
 
 TEMPLATE_CANDIDATES = 60  # training reports among which the best fixed report is sought
 BATCH = 128  # studies per batch, at one report each
@@ -31,7 +32,7 @@ def evaluate(run: Run) -> StageResult:
     studies = [s for s in everyone if s.split == "test"][: settings.limit]
     if not studies:
         raise WorkError("no test study to evaluate on; raise studies.test_share or studies.n")
-    references = [s.findings for s in studies]
+    references = [reference(run.recipe, s) for s in studies]
     rows: dict[tuple[str, str], list[Completion]] = {}
     for which in ("baseline", "aligned"):
         rows |= _generate(run, which, studies)
@@ -127,6 +128,7 @@ def _results(
     subsets |= finding_blocks(*hot, references, "temperature 1.0", settings)
     return {
         "recipe": run.recipe.name,
+        "task": run.recipe.task,
         "level": settings.level,
         "n_bootstrap": settings.bootstrap,
         "headline": list(settings.headline),
@@ -157,9 +159,10 @@ def _template_control(run: Run, everyone: Sequence[Study], studies: Sequence[Stu
 
     Agreement is by the first headline judge that needs nothing: 3,600 comparisons are too many for a language model.
     """
-    train = sorted({s.findings: s for s in everyone if s.split == "train"}.values(), key=lambda s: s.findings)
-    pool = train[:: -(-len(train) // TEMPLATE_CANDIDATES)]
-    candidates, references = [s.findings for s in pool], [s.findings for s in studies]
+    written = {reference(run.recipe, s): s for s in everyone if s.split == "train"}
+    candidates = sorted(written)[:: -(-len(written) // TEMPLATE_CANDIDATES)]
+    pool = [written[t] for t in candidates]
+    references = [reference(run.recipe, s) for s in studies]
     cheap = (h for h in run.recipe.evaluate.headline if h in JUDGES and JUDGES[h].needs == "nothing")
     judge = load_judge(next(cheap, "chexpert_rule_f1"), run.recipe.judges)
 
@@ -185,13 +188,14 @@ def _write_per_study(run: Run, studies: Sequence[Study], answers: dict[tuple[str
     with atomic_write(run.path("evaluation/per_study.jsonl")) as handle:
         for (which, decoding), found in answers.items():
             for i, study in enumerate(studies):
+                told = reference(run.recipe, study)
                 row = {
                     "study_id": study.study_id,
                     "decoding": decoding,
                     "policy": which,
                     "words": len(found.texts[i].split()),
-                    "reference_words": len(study.findings.split()),
-                    "abnormal": is_abnormal(study.findings),
+                    "reference_words": len(told.split()),
+                    "abnormal": is_abnormal(told),
                     "scores": {j: v[i] for j, v in found.scores.items()},
                 }
                 handle.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")

@@ -13,6 +13,7 @@ from chexalign.records import Study
 from chexalign.results import Answers, is_abnormal, label_set
 from chexalign.run import Run
 from chexalign.studies import image_root
+from chexalign.tasks import reference
 
 THUMBNAIL = 320  # pixels, longest side
 SIDES = {"left": ("left",), "right": ("right",), "bilateral": ("left", "right")}
@@ -23,7 +24,8 @@ def write_examples(run: Run, studies: Sequence[Study], answers: dict[tuple[str, 
     normal, so that the dozen shows findings."""
     decoding = "temperature_1"  # the headline's
     rows = []
-    for i in _choose(studies, run.recipe.report.examples):
+    told = [reference(run.recipe, s) for s in studies]
+    for i in _choose(told, run.recipe.report.examples):
         study = studies[i]
         rows.append(
             {
@@ -32,19 +34,20 @@ def write_examples(run: Run, studies: Sequence[Study], answers: dict[tuple[str, 
                 "decoding": decoding,
                 "image": _thumbnail(run, study),
                 "indication": study.indication,
+                **({"findings": study.findings} if run.recipe.task == "impression" else {}),
                 "reference": {
-                    "text": study.findings,
-                    "marks": reference_marks(study.findings, answers["aligned", decoding].texts[i]),
+                    "text": told[i],
+                    "marks": reference_marks(told[i], answers["aligned", decoding].texts[i]),
                 },
-                **{w: _answer(answers[w, decoding], i, study.findings) for w in ("baseline", "aligned")},
+                **{w: _answer(answers[w, decoding], i, told[i]) for w in ("baseline", "aligned")},
             }
         )
     write_json(run.path("examples.json"), rows)
 
 
-def _choose(studies: Sequence[Study], wanted: int) -> list[int]:
-    abnormal = [i for i, s in enumerate(studies) if is_abnormal(s.findings)]
-    normal = [i for i in range(len(studies)) if i not in set(abnormal)]
+def _choose(references: Sequence[str], wanted: int) -> list[int]:
+    abnormal = [i for i, text in enumerate(references) if is_abnormal(text)]
+    normal = [i for i in range(len(references)) if i not in set(abnormal)]
     few = min(len(normal), max(wanted - len(abnormal), wanted // 4))
     return sorted([*abnormal[: wanted - few], *normal[:few]])
 

@@ -1,11 +1,12 @@
-"""Stage `pairs`: the best against the worst report of each study → pairs.jsonl, with the summary of CheXalign's Table 8."""
+"""Stage `pairs`: the better against the worse report of each study → pairs.jsonl, with the summary of CheXalign's Table 8."""
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
@@ -18,11 +19,20 @@ from chexalign.policies.prompt import messages
 from chexalign.progress import console
 from chexalign.records import Completion, Pair, Study, Verdict
 from chexalign.run import Run, StageResult
+from chexalign.tasks import reference
+
+Scored = tuple[Completion, float]
 
 
-def best_and_worst(
-    scored: Sequence[tuple[Completion, float]], min_margin: float
-) -> tuple[tuple[Completion, float], tuple[Completion, float]] | None:
+@dataclass(frozen=True)
+class Choice:
+    """What one study gives: the rejected completion, and the chosen one or None for the radiologist's own text."""
+
+    chosen: Scored | None
+    rejected: Scored
+
+
+def best_and_worst(scored: Sequence[Scored], min_margin: float) -> tuple[Scored, Scored] | None:
     """The highest and the lowest scored completion, or None when they differ by no more than `min_margin`.
 
     Ties go to the lower sample index on both sides (CheXalign's released code).
@@ -32,53 +42,85 @@ def best_and_worst(
     return (best, worst) if best[1] - worst[1] > min_margin else None
 
 
+def best_worst(scored: Sequence[Scored], reference: str, min_margin: float) -> Choice | str:
+    """CheXalign: the best completion against the worst."""
+    found = best_and_worst(scored, min_margin)
+    return Choice(*found) if found else TIED
+
+
+def reference_loser(scored: Sequence[Scored], reference: str, min_margin: float) -> Choice | str:
+    """RGRO: the radiologist's text against the one of the first two completions that the judge likes less; ties are dropped."""
+    found = best_and_worst(scored[:2], min_margin)
+    return _against(reference, found[1]) if found else TIED
+
+
+def reference_worst(scored: Sequence[Scored], reference: str, min_margin: float) -> Choice | str:
+    """The radiologist's text against the worst completion, whatever the margin."""
+    return _against(reference, min(scored, key=lambda cs: cs[1]))
+
+
+def _against(reference: str, rejected: Scored) -> Choice | str:
+    return SAME if rejected[0].text.split() == reference.split() else Choice(None, rejected)
+
+
+TIED, TOO_FEW, SAME = "tied", "too few scored samples", "the rejected text is the reference itself"
+RULES: dict[str, Callable[[Sequence[Scored], str, float], Choice | str]] = {
+    "best_worst": best_worst,
+    "reference_loser": reference_loser,
+    "reference_worst": reference_worst,
+}
+
+
 def make_pairs(run: Run) -> StageResult:
-    """Build pairs from the verdicts of `pairs.judge`; a completion without a score makes no pair."""
+    """Build pairs by `pairs.rule` from the verdicts of `pairs.judge`; a completion without a score makes no pair."""
     settings = run.recipe.pairs
     studies = {s.study_id: s for s in read_records(run.path("studies.jsonl"), Study)}
     verdicts = read_records(run.path("verdicts.jsonl"), Verdict)
     scores = {v.key()[:2]: v.score for v in verdicts if v.judge == settings.judge}
-    groups: dict[str, list[tuple[Completion, float]]] = defaultdict(list)
-    abstained: dict[str, int] = defaultdict(int)
+    groups: dict[str, list[Scored]] = defaultdict(list)
     for c in read_records(run.path("completions.jsonl"), Completion):
-        score = scores[c.key()]
-        if score is None:
-            abstained[c.study_id] += 1
+        known, score = groups[c.study_id], scores[c.key()]
+        if score is not None:
+            known.append((c, score))
+    dropped: Counter[str] = Counter()
+    kept: dict[str, Choice] = {}
+    for i, group in groups.items():
+        told = reference(run.recipe, studies[i])
+        found = RULES[settings.rule](group, told, settings.min_margin) if len(group) > 1 else TOO_FEW
+        if isinstance(found, Choice):
+            kept[i] = found
         else:
-            groups[c.study_id].append((c, score))
-    chosen = {i: best_and_worst(g, settings.min_margin) for i, g in groups.items() if len(g) > 1}
-    kept = {i: pair for i, pair in chosen.items() if pair is not None}
-    seen = len(groups.keys() | abstained.keys())
-    dropped = {"tied": sum(p is None for p in chosen.values()), "too few scored samples": seen - len(chosen)}
+            dropped[found] += 1
     if not kept:
         raise WorkError(
             f"no study has two reports that {settings.judge} tells apart; raise sample.n or change the judge"
         )
     pairs = _pair_rows(run, [studies[i] for i in kept], list(kept.values()))
     _export_trl(run, [studies[p.study_id] for p in pairs], pairs)
-    _save_summary(run, pairs, seen, dropped)
+    _save_summary(run, pairs, len(groups), dropped)
     write_records(run.path("pairs.jsonl"), pairs)
-    return StageResult(seen, len(pairs), {k: n for k, n in dropped.items() if n})
+    return StageResult(len(groups), len(pairs), dict(dropped))
 
 
-def _pair_rows(run: Run, studies: Sequence[Study], kept: Sequence[Any]) -> list[Pair]:
+def _pair_rows(run: Run, studies: Sequence[Study], kept: Sequence[Choice]) -> list[Pair]:
+    """The radiologist's own text has no score, no sampled ids and no log-prob: training tokenizes and scores it."""
     prompts = prompts_for(run, open_policy(run, "baseline"), studies)
     return [
         Pair(
             study_id=study.study_id,
             prompt=prompt.text,
             images=study.images[: run.recipe.studies.max_images],
-            chosen=best[0].text,
-            rejected=worst[0].text,
-            chosen_score=best[1],
-            rejected_score=worst[1],
+            chosen=choice.chosen[0].text if choice.chosen else reference(run.recipe, study),
+            rejected=choice.rejected[0].text,
+            chosen_score=choice.chosen[1] if choice.chosen else None,
+            rejected_score=choice.rejected[1],
             judge=run.recipe.pairs.judge,
-            chosen_tokens=best[0].tokens,
-            rejected_tokens=worst[0].tokens,
-            ref_chosen_logp=best[0].logp,
-            ref_rejected_logp=worst[0].logp,
+            chosen_tokens=choice.chosen[0].tokens if choice.chosen else (),
+            rejected_tokens=choice.rejected[0].tokens,
+            ref_chosen_logp=choice.chosen[0].logp if choice.chosen else None,
+            ref_rejected_logp=choice.rejected[0].logp,
         )
-        for study, prompt, (best, worst) in zip(studies, prompts, kept, strict=True)
+        for study, prompt, choice in zip(studies, prompts, kept, strict=True)
     ]
 
 
@@ -88,7 +130,7 @@ def _export_trl(run: Run, studies: Sequence[Study], pairs: Sequence[Pair]) -> No
     with atomic_write(run.path("pairs_trl.jsonl")) as handle:
         for study, pair in zip(studies, pairs, strict=True):
             row = {
-                "prompt": messages(study, wording_of(recipe.policy), recipe.studies.max_images),
+                "prompt": messages(study, wording_of(recipe), recipe.studies.max_images),
                 "images": [path for path, _ in pair.images],
                 "chosen": _assistant(pair.chosen),
                 "rejected": _assistant(pair.rejected),
@@ -109,27 +151,32 @@ def describe(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _save_summary(run: Run, pairs: Sequence[Pair], n_studies: int, dropped: dict[str, int]) -> None:
+def _save_summary(run: Run, pairs: Sequence[Pair], n_studies: int, dropped: Counter[str]) -> None:
     summary: dict[str, Any] = {
         "judge": run.recipe.pairs.judge,
+        "rule": run.recipe.pairs.rule,
         "n_studies": n_studies,
         "n_pairs": len(pairs),
-        "dropped_ties": dropped["tied"],
-        "dropped_abstained": dropped["too few scored samples"],
+        "dropped_ties": dropped[TIED],
+        "dropped_abstained": dropped[TOO_FEW],
+        "dropped_same": dropped[SAME],
         "dropped_share": 1 - len(pairs) / n_studies,
     }
-    title = Text(f"Preference pairs by {run.recipe.pairs.judge} (CheXalign, Table 8)")  # a judge's name may hold [ ]
+    title = Text(
+        f"Preference pairs, {run.recipe.pairs.rule} by {run.recipe.pairs.judge}"
+    )  # a judge's name may hold [ ]
     table = Table(title=title, title_justify="left")
     for column in ("", "score mean", "median", "sd", "words mean", "median", "sd"):
         table.add_column(column, justify="left" if not column else "right")
     for side in ("chosen", "rejected"):
-        score = describe([getattr(p, f"{side}_score") for p in pairs])
+        scores = [s for p in pairs if (s := getattr(p, f"{side}_score")) is not None]  # a radiologist's text has none
         words = describe([len(getattr(p, side).split()) for p in pairs])
-        summary[side] = {"score": score, "words": words}
-        table.add_row(side, *(f"{v:.3f}" for v in score.values()), *(f"{v:.1f}" for v in words.values()))
+        summary[side] = {**({"score": describe(scores)} if scores else {}), "words": words}
+        shown = [f"{v:.3f}" for v in describe(scores).values()] if scores else ["–"] * 3
+        table.add_row(side, *shown, *(f"{v:.1f}" for v in words.values()))
     console.print(table)
     console.print(
         f"{len(pairs)} pairs from {n_studies} studies; {summary['dropped_share']:.1%} dropped"
-        f" ({dropped['tied']} tied, {dropped['too few scored samples']} with fewer than two scores)"
+        f" ({dropped[TIED]} tied, {dropped[TOO_FEW]} with fewer than two scores, {dropped[SAME]} the reference itself)"
     )
     write_json(run.path("pairs_summary.json"), summary)

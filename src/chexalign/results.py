@@ -112,12 +112,13 @@ def warnings_for(results: dict[str, Any], cut_share: float) -> list[str]:
     found = []
     n, greedy = results["n_studies"], results["subsets"].get("greedy", results)
     template, shuffled = results["controls"]["template"], results["controls"].get("shuffled_images")
+    shown = "findings section" if results.get("task") == "impression" else "image"
     for name in results["headline"]:
         best, fixed = greedy["aligned"][name]["mean"], template["scores"][name]["mean"]
         if best is not None and fixed is not None and best <= fixed:
             found.append(
-                f"These reports are poor: one fixed report that ignores every image scores {fixed:.3f} on {name}, the "
-                f"aligned policy {best:.3f} at its best decoding. It has not learnt to read these images."
+                f"These reports are poor: one fixed report that ignores every {shown} scores {fixed:.3f} on {name}, the "
+                f"aligned policy {best:.3f} at its best decoding. It has not learnt to read these {shown}s."
             )
         if shuffled:
             real, blind, gap = results["aligned"][name], shuffled["scores"][name], shuffled["difference"][name]

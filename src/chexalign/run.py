@@ -38,7 +38,7 @@ class Stage:
 STAGES: dict[str, Stage] = {
     "studies": Stage(
         "chexalign.studies:make_studies",
-        ("seed", "studies"),
+        ("task", "seed", "studies"),
         "studies.jsonl",
         ("studies.jsonl", "studies_dropped.txt", "images"),
     ),
@@ -73,6 +73,7 @@ STAGES: dict[str, Stage] = {
 SHARED = {name for stage in list(STAGES)[: list(STAGES).index("train")] for name in STAGES[stage].writes}
 PAIRING = ("sample", "score", "pairs")  # what online training does without
 REWARDS_SEE = frozenset({"group", "step"})  # what online training shows a judge beside the texts
+GROUPED = frozenset({"group"})  # what stage `score` does: all reports of a study
 TOGETHER = ("warmup", "train")  # the stages that several processes can run
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "numpy", "pydantic")
 
@@ -165,12 +166,9 @@ def judges_of(recipe: Recipe) -> dict[str, Judge]:
     """Every judge that the recipe names, by its line. Raises RecipeError for one that cannot be read or does not fit."""
     from chexalign.judges import from_recipe as load_judge
 
-    lines = {
-        *recipe.score.judges,
-        *recipe.evaluate.judges,
-        *((recipe.train.watch.judge,) if recipe.train.online else ()),
-    }
-    found = {line: load_judge(line, recipe.judges) for line in sorted(lines)}
+    watched = (recipe.train.watch.judge,) if recipe.train.online else ()
+    found = {line: load_judge(line, recipe.judges) for line in sorted({*recipe.evaluate.judges, *watched})}
+    found |= {line: load_judge(line, recipe.judges, GROUPED) for line in sorted(recipe.score.judges)}
     return found | {line: load_judge(line, recipe.judges, REWARDS_SEE) for line in recipe.train.rewards}
 
 

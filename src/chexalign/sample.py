@@ -13,12 +13,14 @@ from chexalign.policies.prompt import Prompt
 from chexalign.progress import progress
 from chexalign.records import Completion, Study
 from chexalign.run import Run, StageResult
+from chexalign.tasks import sampled_studies
 
 
 def sample_completions(run: Run) -> StageResult:
     """Draw `sample.n` reports for each training study."""
     settings = run.recipe.sample
-    studies = [s for s in read_records(run.path("studies.jsonl"), Study) if s.split == "train"][: settings.limit]
+    train = [s for s in read_records(run.path("studies.jsonl"), Study) if s.split == "train"]
+    studies = sampled_studies(run.recipe, train)
     policy = open_policy(run, "baseline")
     rows = generate_to(
         run.path("completions.jsonl"),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from chexalign.errors import WorkError
 from chexalign.jsonl import Ledger, read_records
 from chexalign.judges import from_recipe as load_judge
-from chexalign.judges.contract import Judge
+from chexalign.judges.contract import Judge, context_of, reward
 from chexalign.progress import progress, say
 from chexalign.records import Completion, Study, Verdict
 from chexalign.run import Run, StageResult
+from chexalign.tasks import reference
 
 BATCH = 256  # completions between two flushes to the disk
 
@@ -36,13 +38,13 @@ def judge_to(
     place = {name: i for i, name in enumerate(judges)}
     with progress(label, total, "verdicts", len(ledger.rows)) as ticker:
         for name in judges if not ledger.finished else ():
-            judge = load_judge(name, run.recipe.judges)
+            judge = load_judge(name, run.recipe.judges, frozenset({"group"}))
             _same_version(ledger, judge.version, name)
-            todo = [c for c in completions if (*c.key(), name) not in ledger]
-            for start in range(0, len(todo), BATCH):
-                batch = todo[start : start + BATCH]
-                _keep(ledger, name, _verdicts(judge, name, batch, [studies[c.study_id] for c in batch]))
-                ticker.advance(len(batch))
+            for batch in _batches([c for c in completions if (*c.key(), name) not in ledger], completions, judge):
+                rows = _verdicts(run, judge, name, batch, [studies[c.study_id] for c in batch])
+                rows = [r for r in rows if r.key() not in ledger]
+                _keep(ledger, name, rows)
+                ticker.advance(len(rows))
             for line in _spent(judge):
                 say(line)
     rows = ledger.finish(lambda r: (order[r.study_id, r.sample_index], place[r.judge]))
@@ -51,6 +53,29 @@ def judge_to(
         if reasons:
             say(f"{name} abstained on {len(reasons)} of {len(completions)} reports, first reason: {reasons[0]}")
     return rows
+
+
+def _batches(
+    todo: Sequence[Completion], everyone: Sequence[Completion], judge: Judge
+) -> Iterator[Sequence[Completion]]:
+    """Batches of what is to be judged. A judge that compares the reports of a study gets all of them together."""
+    if "group" not in context_of(judge):
+        yield from (todo[start : start + BATCH] for start in range(0, len(todo), BATCH))
+        return
+    wanted = {c.study_id for c in todo}
+    batch: list[Completion] = []
+    groups = groupby(sorted((c for c in everyone if c.study_id in wanted), key=_study), key=_study)
+    for _, group in groups:
+        batch += group
+        if len(batch) >= BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _study(completion: Completion) -> str:
+    return completion.study_id
 
 
 def _keep(ledger: Ledger[Verdict], name: str, rows: Sequence[Verdict]) -> None:
@@ -81,9 +106,13 @@ def _same_version(ledger: Ledger[Verdict], version: str, name: str) -> None:
         raise WorkError(f"{ledger.part} holds {name} verdicts of version {old}, now {version}; delete it and run again")
 
 
-def _verdicts(judge: Judge, name: str, completions: Sequence[Completion], studies: Sequence[Study]) -> list[Verdict]:
+def _verdicts(
+    run: Run, judge: Judge, name: str, completions: Sequence[Completion], studies: Sequence[Study]
+) -> list[Verdict]:
     start = time.perf_counter()
-    answers = judge.score([c.text for c in completions], [s.findings for s in studies], studies)
+    references = [reference(run.recipe, s) for s in studies]
+    groups = [c.study_id for c in completions]
+    answers = reward(judge, [c.text for c in completions], references, studies, groups)
     seconds = round((time.perf_counter() - start) / max(1, len(completions)), 6)
     return [
         Verdict(

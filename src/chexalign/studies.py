@@ -8,13 +8,14 @@ from pathlib import Path
 
 from chexalign.data import Drops, check_leakage, load_source, unit_hash
 from chexalign.data.images import ImageError, load_image
+from chexalign.data.masks import unmasked
 from chexalign.errors import WorkError
 from chexalign.jsonl import atomic_write, write_records
-from chexalign.judges.contract import is_blank
 from chexalign.progress import progress, say
 from chexalign.recipe import Recipe
 from chexalign.records import Study
 from chexalign.run import Run, StageResult
+from chexalign.tasks import missing_section
 
 SHOWN = 10  # dropped rows printed; all of them are in studies_dropped.txt
 
@@ -34,7 +35,7 @@ def make_studies(run: Run) -> StageResult:
     with progress("reading studies", settings.n or 0, "studies") as ticker:
         candidates = []
         for study in source:
-            candidates.append(study)
+            candidates.append(unmasked(study) if settings.masks == "remove" else study)
             ticker.advance()
     rows_in = len(candidates) + drops.reasons.total()
     usable = _usable(_in_drawn_order(candidates, run), image_root(run), run, drops)
@@ -73,8 +74,10 @@ def _usable(studies: list[Study], root: Path, run: Run, drops: Drops) -> Iterato
                 drops.add("duplicate study id", f"{where}: a second row with this id; give each study its own id")
                 continue
             seen.add(study.study_id)
-            if is_blank(study.findings):
-                drops.add("empty reference", f"{where}: no findings text to judge against; add it or remove the row")
+            if lost := missing_section(run.recipe, study):
+                reason = "empty reference" if lost == run.recipe.task else f"no {lost}"
+                use = "judge against" if lost == run.recipe.task else "write it from"
+                drops.add(reason, f"{where}: no {lost} text to {use}; add it or remove the row")
                 continue
             try:
                 _check_images(study, root, settings.max_images, settings.check_images)

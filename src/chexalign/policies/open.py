@@ -8,10 +8,11 @@ from typing import Any
 
 from chexalign.errors import RecipeError, WorkError
 from chexalign.policies.policy import Policy
-from chexalign.policies.presets import Preset, wording
+from chexalign.policies.presets import Preset, preset_for, wording
 from chexalign.policies.prompt import Prompt, build_prompt
+from chexalign.policies.wheel import checkpoint_of
 from chexalign.progress import say
-from chexalign.recipe import PolicySection
+from chexalign.recipe import PolicySection, Recipe
 from chexalign.records import Study
 from chexalign.run import Run
 from chexalign.studies import image_root
@@ -46,7 +47,7 @@ def open_for_training(run: Run, which: str = "baseline") -> Policy:
 def load_model(settings: PolicySection, dtype: str | None = None) -> Policy:
     """The recipe's model as it was published, its images no larger than recipe or preset say."""
     policy = Policy.load(
-        settings.model,
+        checkpoint_of(settings.model),
         dtype=dtype or settings.dtype,
         download=settings.download,
         trust_remote_code=settings.trust_remote_code,
@@ -62,7 +63,7 @@ def limit_pixels(processor: Any, settings: PolicySection) -> None:
     """
     images: Any = getattr(processor, "image_processor", None)
     size = dict(getattr(images, "size", None) or {})
-    budget = settings.max_pixels or wording_of(settings).max_pixels
+    budget = settings.max_pixels or (preset_for(settings.model) or Preset("default")).max_pixels
     if not (hasattr(images, "merge_size") and size.get("longest_edge")):
         if settings.max_pixels:
             raise RecipeError(f"policy.max_pixels: the images of {settings.model} have one fixed size")
@@ -71,14 +72,22 @@ def limit_pixels(processor: Any, settings: PolicySection) -> None:
         images.size = {**size, "longest_edge": budget, "shortest_edge": min(size["shortest_edge"], budget)}
 
 
-def wording_of(settings: PolicySection) -> Preset:
-    return wording(settings.model, settings.prompt, settings.system)
+def wording_of(recipe: Recipe) -> Preset:
+    """What the recipe's model is asked. Raises RecipeError where it is to write an impression from nothing."""
+    settings = recipe.policy
+    asked = wording(settings.model, settings.prompt, settings.system, recipe.task)
+    if recipe.task == "impression" and "{findings}" not in (asked.findings or "") and not recipe.studies.max_images:
+        raise RecipeError(
+            "task impression: the prompt shows neither the findings nor an image; put {findings} into policy.prompt, or set "
+            "studies.max_images"
+        )
+    return asked
 
 
 def prompts_for(run: Run, policy: Policy, studies: Sequence[Study]) -> list[Prompt]:
     """One prompt per study, in order."""
     root, recipe = image_root(run), run.recipe
-    asked, most = wording_of(recipe.policy), recipe.studies.max_images
+    asked, most = wording_of(recipe), recipe.studies.max_images
     if asked.source:
         _say_once(f"prompt: the published wording of {asked.name} ({asked.source})")
     if asked.max_images is not None and asked.max_images < most:

@@ -12,7 +12,10 @@ from pathlib import Path
 
 from chexalign.errors import RecipeError
 
-DEFAULT = "Write the findings of this chest X-ray."  # our choice, for models without a published wording
+# Our choices, for models without a published wording.
+DEFAULT = "Write the findings of this chest X-ray."
+SUMMARISE = "Findings: {findings}\nWrite the impression of this chest X-ray."
+SUMMARISE_FOR = "Indication: {indication}\n" + SUMMARISE
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,10 @@ def _names(folder: Path) -> list[str]:
     return names
 
 
-def wording(model: str, prompt: str = "auto", system: str | None = None) -> Preset:
+def wording(model: str, prompt: str = "auto", system: str | None = None, task: str = "findings") -> Preset:
     """What a model is asked: the recipe's own prompt, or with `auto` the model's published wording, or else the default.
+
+    The words of the task are in `findings` and `findings_with_indication`, also where the task is the impression.
 
     Of a model whose recipe brings its own prompt, only the facts of its format stay (no chat, pixels).
     Raises RecipeError for `auto` where a model's only published task is not the findings.
@@ -70,6 +75,15 @@ def wording(model: str, prompt: str = "auto", system: str | None = None) -> Pres
     known = preset_for(model) or Preset("default")
     if prompt != "auto":
         return Preset("recipe", findings=prompt, system=system, chat=known.chat, max_pixels=known.max_pixels)
+    if task == "impression":
+        published = known.impression is not None
+        return dataclasses.replace(
+            known,
+            findings=known.impression or SUMMARISE,
+            findings_with_indication=None if published else SUMMARISE_FOR,
+            system=system or known.system,
+            source=known.source if published else "",
+        )
     if known.findings is None and known.impression is not None:
         raise RecipeError(f"policy.prompt: no findings wording is published for {known.name}; give one")
     return dataclasses.replace(known, findings=known.findings or DEFAULT, system=system or known.system)

@@ -37,6 +37,7 @@ class Example:
     study_id: str
     origin: str
     indication: str
+    findings: str  # what an impression is written from; empty where the findings are what is written
     image: str | None
     image_note: str
     texts: tuple[ExampleText, ...]
@@ -136,6 +137,7 @@ def _example(folder: Path, row: dict[str, Any]) -> Example:
         study_id=str(row.get("study_id", "")),
         origin=", ".join(_origin(row)),
         indication=str(row.get("indication") or ""),
+        findings=str(row.get("findings") or ""),
         image=image,
         image_note="" if image else note,
         texts=tuple(_example_text(title, row.get(part)) for part, title in TEXTS.items()),

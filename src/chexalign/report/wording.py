@@ -17,6 +17,12 @@ METRICS = {
     ),
     "finding_f1": ("finding F1", "findings stated with the right status, side, zone and size"),
     "rouge_l": ("ROUGE-L", "longest sequence of words shared with the reference report"),
+    "rouge_1": ("ROUGE-1", "words shared with the reference text"),
+    "rouge_2": ("ROUGE-2", "pairs of words shared with the reference text"),
+    "finding_consistency": (
+        "finding consistency",
+        "nothing in the impression that the findings section does not support, nothing urgent left out, read by rules",
+    ),
     "bleu4": ("BLEU-4", "runs of one to four words shared with the reference report"),
     "green": ("GREEN", "matched findings against clinically significant errors, judged by a language model"),
     "words": ("words per report", "mean length of the generated report"),

@@ -16,15 +16,17 @@ import torch
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_records
 from chexalign.judges.labels import LABELS, label_report
-from chexalign.policies.adapters import make_trainable
-from chexalign.policies.open import load_model, prompts_for, wording_of
+from chexalign.policies.adapters import is_adapter, make_trainable
+from chexalign.policies.open import limit_pixels, load_model, prompts_for, wording_of
 from chexalign.policies.policy import Policy
 from chexalign.policies.tiny import build_tiny
+from chexalign.policies.wheel import checkpoint_of
 from chexalign.processes import is_main
 from chexalign.recipe import Phase, Sft
 from chexalign.records import Study
 from chexalign.run import Run, StageResult
 from chexalign.studies import image_root
+from chexalign.tasks import reference, warmup_studies
 from chexalign.train.expert import train_expert
 from chexalign.train.expert_measure import measure_expert
 from chexalign.train.loop import Settings, Trainer
@@ -40,6 +42,7 @@ def warm_up(run: Run) -> StageResult:
     """Run the phases with steps > 0 one after the other; each leaves a checkpoint, so a crash repeats at most one."""
     studies = read_records(run.path("studies.jsonl"), Study)
     train, val = ([s for s in studies if s.split == split] for split in ("train", "val"))
+    train = warmup_studies(run.recipe, train)
     if not val:
         raise WorkError("the warm-up needs validation studies for early stopping; raise studies.val_share")
     warmup = run.recipe.warmup
@@ -57,13 +60,13 @@ def warm_up(run: Run) -> StageResult:
     for name, (phase, function) in phases.items():
         done = work / f"after_{name}"
         if phase.steps and not done.exists():
-            policy = Policy.load(latest, dtype="float32")
+            policy = _opened(run, latest)
             policy.compute_in(run.recipe.policy.dtype)
             state = function(run, policy, phase, train, val)
             extra[f"{name}_best_step"] = state["best_step"]
             save_policy(policy, done, work / name)
         latest = done if phase.steps else latest
-    save_policy(Policy.load(latest), run.path("baseline"), work / "unused", run.recipe.policy.dtype)
+    save_policy(_opened(run, latest), run.path("baseline"), work / "unused", run.recipe.policy.dtype)
     if is_main():
         for folder in work.glob("after_*"):
             shutil.rmtree(folder)
@@ -84,14 +87,16 @@ def _expert(run: Run, studies: Sequence[Study]) -> dict[str, Any]:
 def _start(run: Run, work: Path, train: Sequence[Study]) -> Path:
     """The checkpoint that the first phase starts from."""
     policy, start = run.recipe.policy, work / "after_start"
+    if run.recipe.warmup and run.recipe.warmup.lora:
+        return _base(run)
     if not start.exists():
         fresh = work / ".start.new"
         shutil.rmtree(fresh, ignore_errors=True)
         if policy.model == "tiny":
             texts = [
-                *(s.findings for s in train),
+                *(reference(run.recipe, s) for s in train),
                 *(list_of_findings(s) for s in train),
-                wording_of(policy).findings or "",
+                wording_of(run.recipe).findings or "",
             ]
             with saving(work):
                 build_tiny(policy.tiny, texts, fresh, run.recipe.seed)
@@ -101,6 +106,23 @@ def _start(run: Run, work: Path, train: Sequence[Study]) -> Path:
             general.save(fresh)
         fresh.rename(start)
     return start
+
+
+def _base(run: Run) -> Path:
+    """Where the adapter's base lies: it stays there, and the run holds the adapter alone."""
+    model = checkpoint_of(run.recipe.policy.model)
+    if is_adapter(model):
+        raise RecipeError(
+            "warmup.lora: policy.model is an adapter already; leave the warm-up out, train.lora continues it"
+        )
+    return Path(model)
+
+
+def _opened(run: Run, folder: Path) -> Policy:
+    settings = run.recipe.policy
+    policy = Policy.load(str(folder), download=settings.download, trust_remote_code=settings.trust_remote_code)
+    limit_pixels(policy.processor, settings)
+    return policy
 
 
 def _settings(run: Run, phase: Phase) -> Settings:
@@ -151,7 +173,11 @@ def _text_phase(
     target: Callable[[Study], str],
     name: str,
 ) -> dict[str, Any]:
-    policy.freeze(("tower",))
+    assert run.recipe.warmup is not None
+    if run.recipe.warmup.lora:
+        make_trainable(policy, ("tower", "projector"), run.recipe.warmup.lora, run.recipe.seed)
+    else:
+        policy.freeze(("tower",))
     task = ScoringTask(policy, Sft())
     train, val = (
         [Example(p, (policy.completion_ids(target(s)),)) for p, s in zip(prompts_for(run, policy, x), x, strict=True)]
@@ -179,4 +205,4 @@ def _finding_list_phase(
 def _report_phase(
     run: Run, policy: Policy, phase: Phase, train: Sequence[Study], val: Sequence[Study]
 ) -> dict[str, Any]:
-    return _text_phase(run, policy, phase, (train, val), lambda s: s.findings, "report")
+    return _text_phase(run, policy, phase, (train, val), lambda s: reference(run.recipe, s), "report")
