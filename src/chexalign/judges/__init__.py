@@ -137,6 +137,15 @@ JUDGES: dict[str, JudgeEntry] = {
         cost="0.6 ms",
         blind_to="repetition, harmless wording, what its tables do not name; 1 for any normal text on a normal study",
     ),
+    "finding_consistency": JudgeEntry(
+        where="findings:finding_consistency",
+        description="An impression against its own findings section, by rules: what is not supported, what is urgent and left "
+        "out; the reference impression is not read",
+        cost="0.6 ms",
+        needs="the study's findings section",
+        blind_to="wording, what the indication or prior images add, what is not urgent and left out; 1 for any normal text on "
+        "normal findings",
+    ),
     "chexbert_f1": JudgeEntry(
         where="chexbert_f1:chexbert_f1",
         description="F1 of the positive labels that CheXbert finds; [14] with No Finding, [5] for its five",

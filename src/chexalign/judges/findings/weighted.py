@@ -135,7 +135,7 @@ def attribute_errors(report: State, reference: State) -> list[str]:
     return found
 
 
-def _speaks_for(one: State, other: State, others: Sequence[State]) -> bool:
+def speaks_for(one: State, other: State, others: Sequence[State]) -> bool:
     """A state stands for one of the other side only where the other report has none of its own side."""
     if one.name != other.name or not one.side or not other.side or one.side == other.side:
         return True
@@ -155,7 +155,7 @@ def compare(report: Features, reference: Features) -> tuple[float, dict[str, Any
         best, credit = None, 0.0
         for ours in report.states:
             kin = kinship.get((ours.name, theirs.name), 0.0)
-            if kin and _speaks_for(ours, theirs, reference.states):
+            if kin and speaks_for(ours, theirs, reference.states):
                 earned = kin / (1 + sum(cost[error] for error in attribute_errors(ours, theirs)))
                 best, credit = (ours, earned) if earned > credit else (best, credit)
         found, missed = found + theirs.weight * credit, missed + theirs.weight * (1 - credit)
@@ -164,7 +164,7 @@ def compare(report: Features, reference: Features) -> tuple[float, dict[str, Any
         else:
             rows["missed"].append({**_row(theirs), "denied": theirs.name in report.denied})
     for ours in report.states:
-        akin = (r for r in reference.states if _speaks_for(r, ours, report.states))
+        akin = (r for r in reference.states if speaks_for(r, ours, report.states))
         support = max((kinship.get((ours.name, r.name), 0.0) for r in akin), default=0.0)
         invented += ours.weight * (1 - support)
         if support < 1:
