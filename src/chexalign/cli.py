@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from chexalign import processes
+from chexalign import cli_use, processes
 from chexalign.errors import RecipeError, WorkError
 from chexalign.progress import complain, console, say
 
@@ -276,6 +276,9 @@ def check(recipe: RecipeArgument, overrides: Overrides = None, quick: Quick = Fa
         problems += not ok
     if problems:
         raise WorkError(f"{problems} problem{'s' if problems > 1 else ''} found; nothing was written")
+
+
+cli_use.register(app)
 
 
 def _print_table(table: object) -> None:

@@ -1,0 +1,55 @@
+"""Commands for what a finished run has made: write a report, export the policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chexalign.progress import say
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(write)
+    app.command()(export)
+
+
+def write(
+    run: RunFolder,
+    findings: Annotated[str, typer.Option(help="The findings section, for a run that writes impressions.")] = "",
+    image: Annotated[list[Path] | None, typer.Option(help="An image; repeat it for a second one.")] = None,
+    indication: Annotated[str, typer.Option(help="Why the exam was done.")] = "",
+) -> None:
+    """Print what a run's aligned policy writes about one study: its findings from --image, or its impression from --findings.
+
+    Example: chexalign write runs/rgro_openi --findings "Small left pleural effusion. Heart size is normal."
+    """
+    _quiet()
+    from chexalign.finished import write as written
+
+    print(written(run, findings, indication, image or []))
+
+
+def export(
+    run: RunFolder,
+    to: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to (default RUN/export).")] = None,
+) -> None:
+    """Write a run's aligned policy as a checkpoint that plain transformers loads; adapters are merged into their base.
+
+    Example: chexalign export runs/rgro_openi --to models/impressions
+    """
+    _quiet()
+    from chexalign.finished import export as exported
+
+    folder = exported(run, to)
+    say(f"checkpoint: {folder.resolve()} (its README.md says how to load it)")
+
+
+def _quiet() -> None:
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()
