@@ -24,6 +24,7 @@ from chexalign.sample import generate_to
 from chexalign.score import judge_to
 from chexalign.sweep_grid import Entry, grid_entries
 from chexalign.sweep_results import entry_row, mark_picked, validation_scores, write_results
+from chexalign.tasks import reference
 
 BASELINE = "baseline"  # its folder in sweep/
 
@@ -141,8 +142,8 @@ def _validate(run: Run, which: str) -> StageResult:
     for row in rows:
         values["words"][row.study_id].append(float(len(row.text.split())))
     scores = {name: [_mean(found[i]) for i in by_id] for name, found in values.items()}
-    reference = sum(len(s.findings.split()) for s in studies) / len(studies)
-    write_json(run.path("validation.json"), {"studies": list(by_id), "reference_words": reference, "scores": scores})
+    told = sum(len(reference(run.recipe, s).split()) for s in studies) / len(studies)
+    write_json(run.path("validation.json"), {"studies": list(by_id), "reference_words": told, "scores": scores})
     return StageResult(len(studies), len(rows), {})
 
 
