@@ -56,7 +56,7 @@ def raw(folder, tmp_path, **changes):
         "score": {"judges": ["rouge_l", "pairwise"]},
         "judges": {"pairwise": {"judge": "rouge_l"}},
         "pairs": {"judge": "pairwise", "rule": "reference_loser"},
-        "train": {"algorithm": {"type": "dpo", "beta": 0.5}, "lora": lora, "lr": 1e-2, "batch_size": 4},
+        "train": {"algorithm": {"type": "dpo", "beta": 0.5}, "lora": lora, "lr": 1e-2, "batch_size": 4, "epochs": 3},
         "evaluate": {
             "judges": ["rouge_1", "rouge_l", "chexpert_rule_f1", "finding_consistency"],
             "headline": ["rouge_l"],
@@ -100,7 +100,7 @@ def test_the_prompt_is_the_findings_in_the_models_own_template(made):
         Study("b", "b", "test", indication="Cough.", findings="Clear lungs.", impression="Fine."),
     ]
     plain, told = prompts_for(run, policy, studies)
-    ask = "Findings: Clear lungs.\nWrite the impression of this chest X-ray.\n<|assistant|>"
+    ask = "Findings: Clear lungs.\nWrite the impression of this chest X-ray.<|assistant|>"
     assert plain.text == f"<|user|>{ask}"
     assert told.text == f"<|user|>Indication: Cough.\n{ask}"
     assert not plain.images and "Fine" not in told.text

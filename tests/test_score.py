@@ -54,11 +54,11 @@ def test_it_resumes_where_it_was_killed(run, monkeypatch):
     monkeypatch.setattr("chexalign.score.BATCH", 2)
     whole, asked = score._verdicts, []
 
-    def dying(judge, name, completions, studies):
+    def dying(judge, name, completions, *rest):
         asked.append([(name, *c.key()) for c in completions])
         if len(asked) == 3:
             raise KeyboardInterrupt
-        return whole(judge, name, completions, studies)
+        return whole(judge, name, completions, *rest)
 
     monkeypatch.setattr(score, "_verdicts", dying)
     with pytest.raises(KeyboardInterrupt):

@@ -73,7 +73,7 @@ STAGES: dict[str, Stage] = {
 SHARED = {name for stage in list(STAGES)[: list(STAGES).index("train")] for name in STAGES[stage].writes}
 PAIRING = ("sample", "score", "pairs")  # what online training does without
 REWARDS_SEE = frozenset({"group", "step"})  # what online training shows a judge beside the texts
-GROUPED = frozenset({"group"})  # what stage `score` does: all reports of a study
+GROUPED = {"pairwise": frozenset({"group"})}  # judges that stage `score` shows all reports of a study at once
 TOGETHER = ("warmup", "train")  # the stages that several processes can run
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "numpy", "pydantic")
 
@@ -168,7 +168,7 @@ def judges_of(recipe: Recipe) -> dict[str, Judge]:
 
     watched = (recipe.train.watch.judge,) if recipe.train.online else ()
     found = {line: load_judge(line, recipe.judges) for line in sorted({*recipe.evaluate.judges, *watched})}
-    found |= {line: load_judge(line, recipe.judges, GROUPED) for line in sorted(recipe.score.judges)}
+    found |= {n: load_judge(n, recipe.judges, GROUPED.get(n, frozenset())) for n in sorted(recipe.score.judges)}
     return found | {line: load_judge(line, recipe.judges, REWARDS_SEE) for line in recipe.train.rewards}
 
 

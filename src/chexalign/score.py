@@ -12,8 +12,9 @@ from chexalign.jsonl import Ledger, read_records
 from chexalign.judges import from_recipe as load_judge
 from chexalign.judges.contract import Judge, context_of, reward
 from chexalign.progress import progress, say
+from chexalign.recipe import Recipe
 from chexalign.records import Completion, Study, Verdict
-from chexalign.run import Run, StageResult
+from chexalign.run import GROUPED, Run, StageResult
 from chexalign.tasks import reference
 
 BATCH = 256  # completions between two flushes to the disk
@@ -38,10 +39,10 @@ def judge_to(
     place = {name: i for i, name in enumerate(judges)}
     with progress(label, total, "verdicts", len(ledger.rows)) as ticker:
         for name in judges if not ledger.finished else ():
-            judge = load_judge(name, run.recipe.judges, frozenset({"group"}))
+            judge = load_judge(name, run.recipe.judges, GROUPED.get(name, frozenset()))
             _same_version(ledger, judge.version, name)
             for batch in _batches([c for c in completions if (*c.key(), name) not in ledger], completions, judge):
-                rows = _verdicts(run, judge, name, batch, [studies[c.study_id] for c in batch])
+                rows = _verdicts(judge, name, batch, [studies[c.study_id] for c in batch], run.recipe)
                 rows = [r for r in rows if r.key() not in ledger]
                 _keep(ledger, name, rows)
                 ticker.advance(len(rows))
@@ -107,10 +108,10 @@ def _same_version(ledger: Ledger[Verdict], version: str, name: str) -> None:
 
 
 def _verdicts(
-    run: Run, judge: Judge, name: str, completions: Sequence[Completion], studies: Sequence[Study]
+    judge: Judge, name: str, completions: Sequence[Completion], studies: Sequence[Study], recipe: Recipe
 ) -> list[Verdict]:
     start = time.perf_counter()
-    references = [reference(run.recipe, s) for s in studies]
+    references = [reference(recipe, s) for s in studies]
     groups = [c.study_id for c in completions]
     answers = reward(judge, [c.text for c in completions], references, studies, groups)
     seconds = round((time.perf_counter() - start) / max(1, len(completions)), 6)

@@ -21,7 +21,7 @@ from chexalign.judges.combine import length_controlled
 from chexalign.judges.contract import MEMORY, Abstain, Judgement, TextJudge, context_of, reward
 from chexalign.judges.labels import label_report, positive_set
 
-FORM = {"format"}  # looks at the report alone
+FORM = {"format", "finding_consistency"}  # look at the report alone, or at the study
 NEURAL = {"bertscore", "chexbert_f1"}  # rounding differs between batches, by less than 1e-5
 FREE = [name for name, entry in JUDGES.items() if entry.needs == "nothing"]
 

@@ -48,11 +48,15 @@ def unpack(file: Path, folder: Path) -> None:
 
     say(f"{file.name}: read once and kept in {folder} (float32 safetensors)")
     where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
+    folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, **where)
         model: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
-        model.save_pretrained(fresh)
+        plain = AutoModelForCausalLM.from_config(_unquantised(model.config), dtype=torch.float32)
+        plain.load_state_dict(model.state_dict())
+        plain.generation_config = model.generation_config
+        plain.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
         try:
             fresh.rename(folder)
@@ -61,3 +65,10 @@ def unpack(file: Path, folder: Path) -> None:
                 raise
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _unquantised(config: Any) -> Any:
+    """The configuration without the mark of GGUF, of which transformers saves no model."""
+    plain = type(config).from_dict({k: v for k, v in config.to_dict().items() if k != "quantization_config"})
+    plain.tie_word_embeddings = config.tie_word_embeddings
+    return plain
