@@ -14,10 +14,9 @@ from typing import Any
 from chexalign.data import Drops, check_leakage, load_source
 from chexalign.data.images import ImageError, load_image
 from chexalign.errors import RecipeError, WorkError
-from chexalign.judges.contract import is_blank
 from chexalign.recipe import Recipe
 from chexalign.records import Study
-from chexalign.run import judges_of
+from chexalign.run_judges import judges_of
 from chexalign.studies import needed_splits
 from chexalign.tasks import missing_section, reference
 

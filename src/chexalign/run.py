@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import fcntl
 import importlib
-import importlib.metadata
-import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chexalign import __version__, processes
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_json, write_json
 from chexalign.progress import say
 from chexalign.recipe import Recipe
-
-if TYPE_CHECKING:
-    from chexalign.judges.contract import Judge
+from chexalign.run_judges import judges_of, told_where
+from chexalign.versions import git_commit, versions
 
 
 @dataclass(frozen=True)
@@ -72,10 +68,7 @@ STAGES: dict[str, Stage] = {
 # What the stages before `train` write: the branches of a sweep read it from the run they grow from.
 SHARED = {name for stage in list(STAGES)[: list(STAGES).index("train")] for name in STAGES[stage].writes}
 PAIRING = ("sample", "score", "pairs")  # what online training does without
-REWARDS_SEE = frozenset({"group", "step"})  # what online training shows a judge beside the texts
-GROUPED = {"pairwise": frozenset({"group"})}  # judges that stage `score` shows all reports of a study at once
 TOGETHER = ("warmup", "train")  # the stages that several processes can run
-PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "numpy", "pydantic")
 
 
 @dataclass
@@ -104,27 +97,6 @@ class Run:
             write_json(self.path("manifest.json"), self.manifest)
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "chexalign": __version__}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
-def _git_commit() -> str | None:
-    """The source checkout's commit (with + when the tree is changed); None when installed from a wheel."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
-
-
 def _sections(run: Run, stage: str) -> dict[str, Any]:
     """The recipe settings a stage depends on: its own and those of all stages before it."""
     wanted: list[str] = []
@@ -151,7 +123,7 @@ def open_run(recipe: Recipe) -> Run:
 
     load_source(recipe.studies.source)
     folder = recipe.run_dir or Path("runs") / recipe.name
-    recipe = _told_where(recipe, folder)
+    recipe = told_where(recipe, folder)
     judges_of(recipe)
     path, manifest = folder / "manifest.json", {"chexalign": __version__, "stages": {}}
     if path.exists():
@@ -160,30 +132,6 @@ def open_run(recipe: Recipe) -> Run:
         raise RecipeError(f"{folder} is not empty and holds no manifest.json; choose another with run_dir=DIR")
     folder.mkdir(parents=True, exist_ok=True)
     return Run(recipe, folder, manifest)
-
-
-def judges_of(recipe: Recipe) -> dict[str, Judge]:
-    """Every judge that the recipe names, by its line. Raises RecipeError for one that cannot be read or does not fit."""
-    from chexalign.judges import from_recipe as load_judge
-
-    watched = (recipe.train.watch.judge,) if recipe.train.online else ()
-    found = {line: load_judge(line, recipe.judges) for line in sorted({*recipe.evaluate.judges, *watched})}
-    found |= {n: load_judge(n, recipe.judges, GROUPED.get(n, frozenset())) for n in sorted(recipe.score.judges)}
-    return found | {line: load_judge(line, recipe.judges, REWARDS_SEE) for line in recipe.train.rewards}
-
-
-def _told_where(recipe: Recipe, folder: Path) -> Recipe:
-    """The judge that looks at images, where the recipe sets it, is told where this run has them and its own expert."""
-    given = recipe.judges.get("visual")
-    if given is None:
-        return recipe
-    studies, own = recipe.studies, {}
-    if "images" not in given:
-        root = folder if studies.source == "phantom" or studies.root is None else studies.root
-        own["images"] = str(root.parent if root.is_file() else root)
-    if given.get("model") == "expert":
-        own["model"] = str(folder / "expert")
-    return recipe.model_copy(update={"judges": {**recipe.judges, "visual": {**given, **own}}})
 
 
 def check_same(run: Run) -> None:
@@ -270,7 +218,7 @@ def run_stage(run: Run, name: str) -> None:
 def _made_with(recipe: Recipe) -> dict[str, Any]:
     """What makes a stage's rows what they are, beside its settings: kept with each stage, as of when it ran."""
     found = {name: judge.version for name, judge in judges_of(recipe).items()}
-    return {"versions": _versions(), "git": _git_commit(), "judges": found}
+    return {"versions": versions(), "git": git_commit(), "judges": found}
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from chexalign.judges.contract import Judge, context_of, reward
 from chexalign.progress import progress, say
 from chexalign.recipe import Recipe
 from chexalign.records import Completion, Study, Verdict
-from chexalign.run import GROUPED, Run, StageResult
+from chexalign.run import Run, StageResult
+from chexalign.run_judges import GROUPED
 from chexalign.tasks import reference
 
 BATCH = 256  # completions between two flushes to the disk

@@ -7,7 +7,7 @@ from chexalign.judges.contract import reward
 from chexalign.recipe import Train
 from chexalign.recipe_online import Valor
 from chexalign.records import Study
-from chexalign.run import REWARDS_SEE
+from chexalign.run_judges import REWARDS_SEE
 from chexalign.train.online_algorithms.valor import mixed, stages
 
 

@@ -19,7 +19,8 @@ from chexalign.policies.policy import Policy
 from chexalign.progress import say
 from chexalign.recipe_online import Rollout
 from chexalign.records import Study
-from chexalign.run import REWARDS_SEE, Run, StageResult
+from chexalign.run import Run, StageResult
+from chexalign.run_judges import REWARDS_SEE
 from chexalign.train import online_task
 from chexalign.train.balance import balanced
 from chexalign.train.batches import steps_for
