@@ -16,7 +16,7 @@ from chexalign.cli import app, main
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
     "demo", "run", "studies", "warmup", "sample", "score", "pairs", "train", "evaluate", "sweep", "report", "compare",
-    "judge", "judges", "scorecard", "recipes", "check", "write", "export",
+    "judge", "judges", "scorecard", "recipes", "check", "write", "export", "review",
 ]  # fmt: skip
 SMALL = ["studies.n=30", "studies.test_share=0.2", "studies.val_share=0.2"]
 

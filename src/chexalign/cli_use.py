@@ -1,4 +1,4 @@
-"""Commands for what a finished run has made: write a report, export the policy."""
+"""Commands for what a run has made: write a report, export the policy, let a person compare its samples."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder."
 def register(app: typer.Typer) -> None:
     app.command()(write)
     app.command()(export)
+    app.command()(review)
 
 
 def write(
@@ -46,6 +47,34 @@ def export(
 
     folder = exported(run, to)
     say(f"checkpoint: {folder.resolve()} (its README.md says how to load it)")
+
+
+def review(
+    run: RunFolder,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where answers go (default RUN/feedback.jsonl).")
+    ] = None,
+    reviewer: Annotated[str, typer.Option(help="Who answers, where several do.")] = "",
+    port: Annotated[int, typer.Option(help="Port of this machine; any that is free when 0.", min=0, max=65535)] = 0,
+) -> None:
+    """A page where a person compares two sampled reports of each study, blinded, and mends them → feedback.jsonl.
+
+    Example: chexalign review runs/demo
+    """
+    from chexalign.finished import finished_run
+    from chexalign.review import open_session
+    from chexalign.review_server import address, open_server
+
+    path = to or run / "feedback.jsonl"
+    session = open_session(finished_run(run), path, reviewer)
+    with open_server(session, port) as server:
+        say(f"open {address(session, server)} in a browser of this machine; stop with Ctrl-C")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            pass
+    say(f"{len(session.rows)} answers in {path}; to learn from them:")
+    say(f"  chexalign run RECIPE pairs.feedback={path} --restart pairs")
 
 
 def _quiet() -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from chexalign.data.tags import wrapped
 from chexalign.errors import WorkError
+from chexalign.feedback import JUDGE, Feedback, read_feedback
 from chexalign.jsonl import atomic_write, read_records, write_json, write_records
 from chexalign.policies.open import open_policy, prompts_for, wording_of
-from chexalign.policies.prompt import messages
-from chexalign.progress import console
+from chexalign.policies.prompt import in_words, messages
+from chexalign.progress import console, say
 from chexalign.records import Completion, Pair, Study, Verdict
 from chexalign.run import Run, StageResult
 from chexalign.tasks import reference
@@ -91,15 +93,55 @@ def make_pairs(run: Run) -> StageResult:
             kept[i] = found
         else:
             dropped[found] += 1
-    if not kept:
+    heard = read_feedback(settings.feedback, studies) if settings.feedback else Feedback()
+    if not kept and not heard.preferences:
         raise WorkError(
             f"no study has two reports that {settings.judge} tells apart; raise sample.n or change the judge"
         )
     pairs = _pair_rows(run, [studies[i] for i in kept], list(kept.values()))
+    if settings.weight == "score_gap":
+        pairs = [replace(p, weight=w) for p, w in zip(pairs, gap_weights(pairs), strict=True)]
+    _save_summary(run, pairs, len(groups), dropped, heard)
+    pairs += _feedback_rows(run, studies, heard)
     _export_trl(run, [studies[p.study_id] for p in pairs], pairs)
-    _save_summary(run, pairs, len(groups), dropped)
     write_records(run.path("pairs.jsonl"), pairs)
-    return StageResult(len(groups), len(pairs), dict(dropped))
+    lost = {f"feedback row {n}": heard.counts[n] for n in ("skipped", "replaced", "tied") if heard.counts[n]}
+    return StageResult(len(groups) + heard.counts["rows"], len(pairs), {**dropped, **lost})
+
+
+def gap_weights(pairs: Sequence[Pair]) -> list[float]:
+    """Each pair's score difference over the mean of them all: (n,) → (n,) of mean 1.
+
+    After MMedPO (Zhu et al. 2024), which weighs each pair's DPO loss by a clinical relevance from medical language models and
+    visual tools. That ours is the difference by the run's own judge, and how it is scaled, is our choice.
+    """
+    gaps = [
+        p.chosen_score - p.rejected_score for p in pairs if p.chosen_score is not None and p.rejected_score is not None
+    ]
+    assert len(gaps) == len(pairs), "the recipe allows these weights only where both texts were scored"
+    return [g / statistics.fmean(gaps) for g in gaps]
+
+
+def _feedback_rows(run: Run, studies: Mapping[str, Study], heard: Feedback) -> list[Pair]:
+    """A person's preferences as pairs: no score, no sampled ids and no log-prob; training tokenizes and scores both texts."""
+    if not heard.preferences:
+        return []
+    weight, wanted = run.recipe.pairs.feedback_weight, [studies[p.study_id] for p in heard.preferences]
+    prompts = prompts_for(run, open_policy(run, "baseline"), wanted)
+    return [
+        Pair(
+            study_id=study.study_id,
+            prompt=prompt.text,
+            images=study.images[: run.recipe.studies.max_images],
+            chosen=p.chosen,
+            rejected=p.rejected,
+            chosen_score=None,
+            rejected_score=None,
+            judge=JUDGE,
+            weight=weight,
+        )
+        for study, prompt, p in zip(wanted, prompts, heard.preferences, strict=True)
+    ]
 
 
 def _pair_rows(run: Run, studies: Sequence[Study], kept: Sequence[Choice]) -> list[Pair]:
@@ -127,14 +169,17 @@ def _pair_rows(run: Run, studies: Sequence[Study], kept: Sequence[Choice]) -> li
 def _export_trl(run: Run, studies: Sequence[Study], pairs: Sequence[Pair]) -> None:
     """pairs_trl.jsonl: TRL's conversational preference format (prompt, images, chosen, rejected), image paths as they are."""
     recipe = run.recipe
+    form = wrapped if recipe.policy.wrap else str  # as the policy is to write it
     with atomic_write(run.path("pairs_trl.jsonl")) as handle:
         for study, pair in zip(studies, pairs, strict=True):
-            row = {
+            turns = {
                 "prompt": messages(study, wording_of(recipe), recipe.studies.max_images),
-                "images": [path for path, _ in pair.images],
-                "chosen": _assistant(pair.chosen),
-                "rejected": _assistant(pair.rejected),
+                "chosen": _assistant(form(pair.chosen)),
+                "rejected": _assistant(form(pair.rejected)),
             }
+            if not recipe.studies.max_images:  # a text model's template wants strings
+                turns = {name: in_words(turn) for name, turn in turns.items()}
+            row = {**turns, "images": [path for path, _ in pair.images]}
             handle.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
@@ -151,7 +196,9 @@ def describe(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _save_summary(run: Run, pairs: Sequence[Pair], n_studies: int, dropped: Counter[str]) -> None:
+def _save_summary(run: Run, pairs: Sequence[Pair], n_studies: int, dropped: Counter[str], heard: Feedback) -> None:
+    """Table 8 of the judge's pairs; a person's are counted beside them."""
+    settings = run.recipe.pairs
     summary: dict[str, Any] = {
         "judge": run.recipe.pairs.judge,
         "rule": run.recipe.pairs.rule,
@@ -160,15 +207,20 @@ def _save_summary(run: Run, pairs: Sequence[Pair], n_studies: int, dropped: Coun
         "dropped_ties": dropped[TIED],
         "dropped_abstained": dropped[TOO_FEW],
         "dropped_same": dropped[SAME],
-        "dropped_share": 1 - len(pairs) / n_studies,
+        "dropped_share": 1 - len(pairs) / n_studies if n_studies else 0.0,
     }
+    if settings.weight != "equal" and pairs:
+        summary["weight"] = {"by": settings.weight, **describe([p.weight for p in pairs])}
+    if settings.feedback:
+        summary["n_feedback"] = len(heard.preferences)
+        summary["feedback"] = {"file": str(settings.feedback), "weight": settings.feedback_weight, **heard.counts}
     title = Text(
         f"Preference pairs, {run.recipe.pairs.rule} by {run.recipe.pairs.judge}"
     )  # a judge's name may hold [ ]
     table = Table(title=title, title_justify="left")
     for column in ("", "score mean", "median", "sd", "words mean", "median", "sd"):
         table.add_column(column, justify="left" if not column else "right")
-    for side in ("chosen", "rejected"):
+    for side in ("chosen", "rejected") if pairs else ():
         scores = [s for p in pairs if (s := getattr(p, f"{side}_score")) is not None]  # a radiologist's text has none
         words = describe([len(getattr(p, side).split()) for p in pairs])
         summary[side] = {**({"score": describe(scores)} if scores else {}), "words": words}
@@ -179,4 +231,10 @@ def _save_summary(run: Run, pairs: Sequence[Pair], n_studies: int, dropped: Coun
         f"{len(pairs)} pairs from {n_studies} studies; {summary['dropped_share']:.1%} dropped"
         f" ({dropped[TIED]} tied, {dropped[TOO_FEW]} with fewer than two scores, {dropped[SAME]} the reference itself)"
     )
+    if settings.feedback:
+        c = heard.counts
+        say(
+            f"feedback: {len(heard.preferences)} pairs of weight {settings.feedback_weight:g} from {c['rows']} rows of "
+            f"{settings.feedback} ({c['tied']} tied, {c['replaced']} replaced by a later row, {c['skipped']} skipped)"
+        )
     write_json(run.path("pairs_summary.json"), summary)

@@ -7,11 +7,13 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StrictBool, field_validator, model_validator
 
 from chexalign.recipe_base import Count, Rate, Section, Share
-from chexalign.recipe_online import Grpo, OnlineAlgorithm, OraPo, Rollout, Valor, Watch
-from chexalign.recipe_preference import Dpo, Ipo, Kto, LcDpo, Orpo, Sft
+from chexalign.recipe_engine import Engine, InProcess, refuse_endpoint
+from chexalign.recipe_online import Grpo, OnlineAlgorithm, OnlineDpo, OnlineKto, OraPo, Rollout, Valor, Watch
+from chexalign.recipe_preference import Dpo, Ipo, Kto, LcDpo, Orpo, Pairs, Sft
+from chexalign.recipe_sweep import Sweep
 
 
 class Studies(Section):
@@ -60,6 +62,7 @@ class PolicySection(Section):
     tiny: TinyPolicy = TinyPolicy()
     prompt: str = "auto"  # the model's published wording; your own may hold {indication}, {comparison}, {findings}
     system: str | None = None  # system turn; the published wording's own, or none, when absent
+    wrap: Literal["report"] | None = None  # what it writes stands in <report>…</report>; judges read what is inside
     max_pixels: Count | None = (
         None  # of an image, for processors that keep any size (Qwen-VL); the preset's when absent
     )
@@ -120,6 +123,9 @@ class Warmup(Section):
     tower: Phase = Phase(steps=250, batch_size=64)
     finding_lists: Phase = Phase(steps=0)
     reports: Phase = Phase(steps=700)
+    normal: Annotated[float, Field(gt=0, le=1)] | None = (
+        None  # share of normal ones among those reports; as it is when absent
+    )
     expert: ExpertPhase = ExpertPhase()
     save_every: Count = 200  # steps between checkpoints
 
@@ -134,6 +140,7 @@ class Sample(Section):
     batch_size: Count = 16  # studies per batch; each brings n samples
     limit: Count | None = None  # how many training studies; all when absent
     studies: Literal["all", "rest"] = "all"  # rest: those outside warmup.share
+    engine: Engine = InProcess()  # where the samples come from (docs/engines.md)
 
 
 # Options of judges by name, e.g. {green: {url: …}}; the names and options are the judges' own (`chexalign judges`).
@@ -144,15 +151,9 @@ class Score(Section):
     judges: tuple[str, ...] = ("finding_f1", "chexpert_rule_f1", "rouge_l", "bleu4")
 
 
-class Pairs(Section):
-    judge: str = "finding_f1"  # one of score.judges
-    rule: Literal["best_worst", "reference_loser", "reference_worst"] = "best_worst"  # what is chosen and rejected
-    min_margin: Annotated[float, Field(ge=0)] = (
-        1e-8  # a pair is kept when best − worst exceeds this (CheXalign's release)
-    )
-
-
-Algorithm = Annotated[Sft | Dpo | LcDpo | Ipo | Kto | Orpo | Grpo | OraPo | Valor, Field(discriminator="type")]
+Algorithm = Annotated[
+    Sft | Dpo | LcDpo | Ipo | Kto | Orpo | Grpo | OraPo | Valor | OnlineDpo | OnlineKto, Field(discriminator="type")
+]
 ALGORITHM_NAMES = tuple(get_args(t.model_fields["type"].annotation)[0] for t in get_args(get_args(Algorithm)[0]))
 
 
@@ -163,6 +164,7 @@ class Train(Section):
     reward: str | None = None  # a judge or a line of judges; online algorithms alone, which need no pairs
     rollout: Rollout = Rollout()  # online algorithms alone
     watch: Watch = Watch()  # online algorithms alone
+    seed: int | None = None  # of training alone; the recipe's when absent
     epochs: Count = 1
     lr: Rate = 1e-6
     batch_size: Count = 32  # pairs per optimizer step
@@ -222,18 +224,16 @@ class Evaluate(Section):
     limit: Count | None = None  # how many test studies; all when absent
     greedy: bool = True  # greedy decoding beside temperature 1
     shuffled_images: bool = True  # control: the aligned policy with another study's images
+    untuned: bool = False  # also the model before its warm-up, beside the baseline
+    grounding: StrictBool | Count = False  # where the policy looks (docs/grounding.md): true, or on how many studies
     bootstrap: Count = 1000
     level: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    engine: Engine = InProcess()  # where both policies' reports come from
 
-
-class Sweep(Section):
-    """`chexalign sweep`: settings to train on the same pairs. A row is `{algorithm: NAME, setting: value, …}`, the settings
-    those of the algorithm or of `train:`; a list multiplies out. A name stands for the rows of a built-in grid."""
-
-    grid: tuple[str | dict[str, Any], ...] = ("table7",)
-    select: str | None = None  # the judge whose mean on the validation split picks; lc_<pairs.judge> when absent
-    samples: Count = 4  # reports per validation study, at temperature 1: our choice
-    limit: Count | None = None  # how many validation studies; all when absent
+    @field_validator("engine")
+    @classmethod
+    def _both_served(cls, value: Engine) -> Engine:
+        return refuse_endpoint(value, "it holds one checkpoint, and the baseline and the aligned policy are two")
 
 
 class ReportSection(Section):
@@ -258,6 +258,10 @@ class Recipe(Section):
     report: ReportSection = ReportSection()
     quick: dict[str, Any] = {}  # dotted key → value: what --quick changes
 
+    @property
+    def training_seed(self) -> int:
+        return self.seed if self.train.seed is None else self.train.seed
+
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
@@ -270,6 +274,10 @@ class Recipe(Section):
     def _consistent(self) -> Recipe:
         if self.pairs.judge not in self.score.judges:
             raise ValueError(f"pairs.judge {self.pairs.judge!r} is not among score.judges {list(self.score.judges)}")
+        if self.train.online and self.pairs.feedback:
+            raise ValueError(
+                f"{self.train.algorithm.type} learns from rewards: remove pairs.feedback, or train on pairs"
+            )
         if lost := [j for j in self.evaluate.headline if j not in self.evaluate.judges]:
             raise ValueError(f"evaluate.headline {lost} is not among evaluate.judges {list(self.evaluate.judges)}")
         warmup = self.warmup
@@ -277,6 +285,8 @@ class Recipe(Section):
             raise ValueError("policy.model is `tiny`, of random weights: add a `warmup:` section, without lora")
         if self.sample.studies == "rest" and (warmup is None or warmup.share == 1):
             raise ValueError("sample.studies is `rest`: set warmup.share below 1, or nothing is left to sample")
+        if self.evaluate.untuned and (warmup is None or self.policy.model == "tiny"):
+            raise ValueError("evaluate.untuned: there is no model from before a warm-up; remove it")
         if warmup is not None and warmup.lora is not None and warmup.tower.steps:
             raise ValueError("warmup.lora adapts the decoder: set warmup.tower.steps=0")
         return self

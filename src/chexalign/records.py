@@ -106,6 +106,7 @@ class Completion(_Record):
     policy: str
     seed: int
     tokens: tuple[int, ...] = ()  # the sampled ids, end-of-text included: text need not tokenize back to them
+    written: str | None = None  # `text` with the tags it stood in, where the policy was taught to write them
 
     @classmethod
     def key_fields(cls) -> tuple[str, ...]:
@@ -156,7 +157,10 @@ class Pair(_Record):
     rejected_tokens: tuple[int, ...] = ()
     ref_chosen_logp: float | None = None
     ref_rejected_logp: float | None = None
+    weight: float = 1.0  # of its loss in training
 
     def __post_init__(self) -> None:
         _check_text(self, "study_id", "prompt", "chosen", "rejected", "judge")
-        _check_number(self, "chosen_score", "rejected_score", "ref_chosen_logp", "ref_rejected_logp")
+        _check_number(self, "chosen_score", "rejected_score", "ref_chosen_logp", "ref_rejected_logp", "weight")
+        if self.weight is None or self.weight < 0:
+            raise ValueError(f"weight is {self.weight}; a pair's weight is a number of at least 0")

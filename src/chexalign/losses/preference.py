@@ -91,9 +91,10 @@ def kto(
     """Kahneman–Tversky optimisation on single completions. (B,) → (B,), or any one shape for all.
 
     r = logps − ref_logps; z = β·max(kl, 0), no gradient. Desirable rows: w_d·(1 − σ(β·r − z)); undesirable rows:
-    w_u·(1 − σ(z − β·r)). `desirable` is boolean (B,); `kl` is the estimated KL in nats, a scalar, from
-    completions drawn for other studies. r = 0 and kl = 0 give half the weight. Source: Ethayarajh et al. 2024, eq. 8
-    (the sign printed for the second branch in CheXalign is a misprint).
+    w_u·(1 − σ(z − β·r)). `desirable` is boolean (B,); `kl` is the estimated KL in nats, a scalar or one
+    per prompt: from completions of other studies, or from the policy's own samples where there are such. r = 0 and
+    kl = 0 give half the weight. Source: Ethayarajh et al. 2024, eq. 8 (the sign printed
+    for the second branch in CheXalign is a misprint).
     """
     _same_shape(logps, ref_logps, desirable)
     reward = beta * (logps - ref_logps)

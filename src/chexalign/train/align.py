@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from chexalign.errors import WorkError
@@ -31,7 +32,7 @@ def align(run: Run) -> StageResult:
     if not pairs:
         raise WorkError(f"{run.path('pairs.jsonl')} holds no pair; delete it and run stage pairs again")
     policy = open_for_training(run)
-    make_trainable(policy, settings.freeze, settings.lora, run.recipe.seed)
+    make_trainable(policy, settings.freeze, settings.lora, run.recipe.training_seed)
     policy.scorer.checkpointing = settings.gradient_checkpointing
     task = ScoringTask(policy, settings.algorithm)
     task.count_prefix = settings.micro_batch_tokens is not None
@@ -40,7 +41,7 @@ def align(run: Run) -> StageResult:
     trainer = Trainer(
         task,
         examples,
-        Settings.of(settings, steps=steps_for(n, settings.batch_size, settings.epochs), seed=run.recipe.seed),
+        Settings.of(settings, steps=steps_for(n, settings.batch_size, settings.epochs), seed=run.recipe.training_seed),
         run.path("train"),
         run.path("train_log.jsonl"),
         f"training ({settings.algorithm.type})",
@@ -58,10 +59,10 @@ def training_examples(run: Run, policy: Policy, pairs: Sequence[Pair], task: Sco
     """
     examples = _examples(run, policy, pairs)
     if task.algorithm.free:
-        given = donors(patients_of(run, pairs), run.recipe.seed)
+        given = donors(patients_of(run, pairs), run.recipe.training_seed)
         examples = [_with_free(e, examples[j], task.algorithm.free) for e, j in zip(examples, given, strict=True)]
     if not task.algorithm.uses_rejected:
-        return [Example(e.prompt, e.completions[:1]) for e in examples]
+        return [replace(e, completions=e.completions[:1], ref_logps=()) for e in examples]
     if task.algorithm.needs_reference:
         most, tokens = run.recipe.train.micro_batch_size, run.recipe.train.micro_batch_tokens
         cut = partial(micro_batches, size=task.size, most=most, tokens=tokens)
@@ -84,11 +85,12 @@ def _examples(run: Run, policy: Policy, pairs: Sequence[Pair]) -> list[Example]:
         chosen = p.chosen_tokens or policy.completion_ids(p.chosen)
         rejected = p.rejected_tokens or policy.completion_ids(p.rejected)
         known = (p.ref_chosen_logp, p.ref_rejected_logp) if exact else (None, None)
-        examples.append(Example(Prompt(p.prompt, tuple(i for i, _ in p.images), root), (chosen, rejected), known))
+        prompt = Prompt(p.prompt, tuple(i for i, _ in p.images), root)
+        examples.append(Example(prompt, (chosen, rejected), known, p.weight))
     return examples
 
 
 def _with_free(example: Example, donor: Example, free: int) -> Example:
     """The example with the donor's completions beside its own: those of another patient, under this prompt."""
     completions = (*example.completions, *donor.completions[:free])
-    return Example(example.prompt, completions, (*example.ref_logps, *(None,) * free))
+    return replace(example, completions=completions, ref_logps=(*example.ref_logps, *(None,) * free))

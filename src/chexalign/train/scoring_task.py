@@ -24,12 +24,13 @@ class Example:
     """One prompt with its completions: chosen, rejected, and those of another patient where the algorithm wants them.
 
     All examples of a run bring the same number. `ref_logps` has one value per completion where a reference is needed;
-    None is one not known yet.
+    None is one not known yet. `weight` multiplies the example's loss; the mean over a step is still over its examples.
     """
 
     prompt: Prompt
     completions: tuple[tuple[int, ...], ...]
     ref_logps: tuple[float | None, ...] = ()
+    weight: float = 1.0
 
 
 class ScoringTask:
@@ -62,7 +63,8 @@ class ScoringTask:
         batch = self.batch(output, items)
         if self.algorithm.free:
             batch = replace(batch, kl=self._kl(batch, output.new_ones(len(items)) if weights is None else weights))
-        return self.algorithm.loss(batch, self.settings)
+        values, metrics = self.algorithm.loss(batch, self.settings)
+        return values * values.new_tensor([e.weight for e in items]), metrics
 
     def _kl(self, batch: Batch, weights: Tensor) -> Tensor:
         """Mean log π − log π_ref of the free completions, over the micro-batch of all processes: a scalar, no gradient."""
