@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from chexalign.recipe_base import Count, Rate, Section, Share, Weight
+from chexalign.recipe_engine import Engine, InProcess, refuse_endpoint
 
 Part = Literal["tower", "projector", "decoder"]
 
@@ -29,6 +30,7 @@ class Grpo(PolicyGradient):
     """GRPO. Dr.GRPO is `scale: none, average: constant`; GSPO is `ratio: sequence`."""
 
     type: Literal["grpo"] = "grpo"
+    sft: Weight = 0.0  # weight of the mean NLL per token of the radiologist's report, scored beside the samples
 
 
 class OraPo(PolicyGradient):
@@ -64,6 +66,24 @@ class Valor(PolicyGradient):
     freeze_2: tuple[Part, ...] | None = None  # what does not learn in stage 2; `train.freeze` when absent
 
 
+class OnlineDpo(Section):
+    """On-policy DPO: each round's best sample of a group against its worst; the reference is the frozen baseline."""
+
+    type: Literal["online_dpo"] = "online_dpo"
+    beta: Rate = 0.05  # CheXalign's best for offline DPO
+    alpha: Weight = 0.0  # length control as in lc_dpo
+    nll: Weight = 0.0  # weight of the best sample's mean NLL per token
+
+
+class OnlineKto(Section):
+    """On-policy KTO: samples above their group's mean are desirable, below it undesirable; z from the samples' own KL."""
+
+    type: Literal["online_kto"] = "online_kto"
+    beta: Rate = 0.05  # CheXalign's best for offline KTO with GREEN
+    desirable_weight: Weight = 1.0
+    undesirable_weight: Weight = 1.0
+
+
 class Rollout(Section):
     """How the policy samples while it learns. One round: a group of `n` samples for each of `train.batch_size` studies."""
 
@@ -77,6 +97,14 @@ class Rollout(Section):
     studies: Count | None = None  # how many training studies; all when absent
     balanced: bool = False  # choose those so that every finding is as frequent among them as can be
     rounds: Count | None = None  # in all; `train.epochs` over the studies when absent
+    engine: Engine = InProcess()  # where the samples come from (docs/engines.md)
+
+    @field_validator("engine")
+    @classmethod
+    def _of_this_policy(cls, value: Engine) -> Engine:
+        return refuse_endpoint(
+            value, "it takes no new weights, so its samples would be off-policy, of the baseline for ever"
+        )
 
 
 class Watch(Section):
@@ -84,11 +112,13 @@ class Watch(Section):
 
     judge: str = "chexpert_rule_f1"
     every: Count = 10  # rounds between validations; the first is before any update
-    limit: Count | None = 64  # validation studies, one greedy report each
+    limit: Count | None = 64  # validation studies, one report each
+    keep: Literal["best", "last"] = "best"  # weights: of the best validation, or after the last round (an ablation's)
+    temperature: Annotated[float, Field(ge=0)] = 0.0  # of those reports; 0: greedy
     patience: Annotated[int, Field(ge=0)] = 0  # validations without a better one before the run stops; 0: never
     length: tuple[Weight, Weight] = (0.3, 2.5)  # words of a sample over those of its reference, mean of a round
     repetition: Share = 0.3  # most: share of 4-grams of words that their report has already had
     distinct: Share = 0.2  # least: share of a round's reports that are unlike all before them
 
 
-OnlineAlgorithm = Grpo | OraPo | Valor
+OnlineAlgorithm = Grpo | OraPo | Valor | OnlineDpo | OnlineKto

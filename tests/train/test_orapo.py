@@ -8,7 +8,7 @@ from tests.train.test_online_training import Vowels, asked, gradients, make_task
 
 from chexalign.recipe_online import OraPo
 from chexalign.records import Study
-from chexalign.train.balance import balanced
+from chexalign.train.balance import balanced, mostly_normal
 from chexalign.train.online_algorithms.base import GroupBatch, Oracle
 from chexalign.train.online_algorithms.orapo import loss, weigh
 
@@ -85,3 +85,16 @@ def test_balanced_studies_hold_the_rare_ones():
     assert min(*counts, normal) >= 5  # 18 at random would hold about 8, 2 and 9
     assert balanced(studies, 18, 0, lambda s: labels[s.study_id]) == chosen
     assert len(balanced(studies, 1000, 0, lambda s: labels[s.study_id])) == 100
+
+
+def test_a_weak_start_sees_mostly_normal_studies():
+    """20 normal ones at .8 leave room for 5 others, the first; a share of 1 for none, and one below theirs for all."""
+    studies = [Study(f"{i:03}", f"p{i}", "train", findings="x") for i in range(100)]
+
+    def labels_of(study: Study) -> list[float]:
+        return [0.0, float(int(study.study_id) % 5 != 0)]
+
+    kept = mostly_normal(studies, 0.8, labels_of)
+    assert [int(s.study_id) for s in kept if any(labels_of(s))] == [1, 2, 3, 4, 6]
+    assert [int(s.study_id) for s in kept if not any(labels_of(s))] == list(range(0, 100, 5))
+    assert len(mostly_normal(studies, 1.0, labels_of)) == 20 and mostly_normal(studies, 0.1, labels_of) == studies

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from chexalign.train.online_algorithms import grpo, orapo, valor
+from chexalign.train.online_algorithms import grpo, online_dpo, online_kto, orapo, valor
 from chexalign.train.online_algorithms.base import OnlineAlgorithm
 
-ONLINE: dict[str, OnlineAlgorithm] = {"grpo": grpo.ALGORITHM, "orapo": orapo.ALGORITHM, "valor": valor.ALGORITHM}
+ONLINE: dict[str, OnlineAlgorithm] = {
+    "grpo": grpo.ALGORITHM,
+    "orapo": orapo.ALGORITHM,
+    "valor": valor.ALGORITHM,
+    "online_dpo": online_dpo.ALGORITHM,
+    "online_kto": online_kto.ALGORITHM,
+}
 
 
 def algorithm_of(settings: Any) -> OnlineAlgorithm:

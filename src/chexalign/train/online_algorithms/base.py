@@ -18,7 +18,7 @@ class Oracle:
     """The radiologist's report of each group: summed log-probs and lengths in tokens, all (B,)."""
 
     logps: Tensor
-    ref_logps: Tensor
+    ref_logps: Tensor | None
     lengths: Tensor
 
 
@@ -57,6 +57,36 @@ def one_stage(train: Train, rounds: int) -> list[Stage]:
 
 def no_weight(study_id: str, rewards: Tensor, memory: dict[str, float], settings: Any) -> float:
     return 0.0
+
+
+def always(settings: Any) -> bool:
+    return True
+
+
+def never(settings: Any) -> bool:
+    return False
+
+
+def with_kl(settings: Any) -> bool:
+    return settings.kl > 0
+
+
+def centred(rewards: Tensor, settings: Any) -> Tensor:
+    """r − mean of one group's scored samples, (K,) → (K,): for losses that ask only who is better."""
+    return losses.centre(rewards)
+
+
+def totals(batch: GroupBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probs of whole samples by policy and reference, summed over tokens, and lengths in tokens: (B, G) each."""
+    assert batch.ref_logps is not None, "the task gives reference log-probs to every algorithm that says it needs them"
+    lengths = batch.tokens.sum(-1).clamp(min=1)
+    return (batch.logps * batch.tokens).sum(-1), (batch.ref_logps * batch.tokens).sum(-1), lengths
+
+
+def drift(batch: GroupBatch) -> dict[str, Tensor]:
+    """`kl` as GRPO logs it: k3 against the baseline, mean over each group's learning tokens, (B,); for the log alone."""
+    assert batch.ref_logps is not None
+    return {"kl": _group_mean(losses.kl_k3(batch.logps.detach(), batch.ref_logps), batch.mask, len(batch.logps))}
 
 
 def advantages(rewards: Tensor, settings: Any) -> Tensor:
@@ -109,4 +139,5 @@ class OnlineAlgorithm:
     loss: Callable[[GroupBatch, Any], tuple[Tensor, dict[str, Tensor]]] = surrogate
     stages: Callable[[Train, int], Sequence[Stage]] = one_stage
     weigh: Callable[[str, Tensor, dict[str, float], Any], float] = no_weight
-    oracle: bool = False  # whether the radiologist's report is scored beside the samples
+    oracle: Callable[[Any], bool] = never  # whether the radiologist's report is scored beside the samples
+    reference: Callable[[Any], bool] = with_kl  # whether the loss wants the frozen baseline's log-probs

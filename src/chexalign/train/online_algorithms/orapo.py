@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from chexalign import losses
-from chexalign.train.online_algorithms.base import GroupBatch, OnlineAlgorithm, surrogate
+from chexalign.train.online_algorithms.base import GroupBatch, OnlineAlgorithm, always, surrogate, totals
 
 
 def weigh(study_id: str, rewards: Tensor, memory: dict[str, float], settings: Any) -> float:
@@ -20,16 +20,16 @@ def weigh(study_id: str, rewards: Tensor, memory: dict[str, float], settings: An
 
 def loss(batch: GroupBatch, settings: Any) -> tuple[Tensor, dict[str, Tensor]]:
     """Every sample of the group is a negative, whatever its reward: the paper takes the whole group."""
-    assert batch.oracle is not None and batch.ref_logps is not None, "the task gives both to this algorithm"
+    assert batch.oracle is not None and batch.oracle.ref_logps is not None, "the task gives both to this algorithm"
     policy, metrics = surrogate(batch, settings)
-    tokens = batch.tokens
+    logps, known, lengths = totals(batch)
     pull = losses.ln_dpo(
         batch.oracle.logps,
         batch.oracle.ref_logps,
         batch.oracle.lengths,
-        (batch.logps * tokens).sum(-1),
-        (batch.ref_logps * tokens).sum(-1),
-        tokens.sum(-1).clamp(min=1),
+        logps,
+        known,
+        lengths,
         beta=settings.oracle_beta,
     ).mean(1)
     w = batch.weights
@@ -37,4 +37,4 @@ def loss(batch: GroupBatch, settings: Any) -> tuple[Tensor, dict[str, Tensor]]:
     return (1 - w) * policy + w * pull, metrics
 
 
-ALGORITHM = OnlineAlgorithm(loss=loss, weigh=weigh, oracle=True)
+ALGORITHM = OnlineAlgorithm(loss=loss, weigh=weigh, oracle=always, reference=always)
