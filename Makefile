@@ -26,9 +26,11 @@ demo: setup
 test: setup
 	$(BIN)/pytest
 
-# Side by side with TRL; about ten minutes on two quiet cores. Rewrites the tables of docs/engine.md.
+# Side by side with TRL; about 25 minutes on two quiet cores. Rewrites the tables of docs/engine.md.
 bench: setup
 	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/online.py
+	$(BIN)/python benchmarks/lora.py
 
 check: setup
 	$(BIN)/ruff check .

@@ -259,3 +259,27 @@ def test_what_does_not_fit_is_one_clear_line(policy, sft_folder, tmp_path):
     (sft_folder / "adapter_config.json").write_text("{}")
     with pytest.raises(RecipeError, match="names no base model"):
         Policy.load(sft_folder)
+
+
+def test_frozen_weights_are_kept_in_the_type_they_are_multiplied_in(tiny_folder, prompts):
+    """Same values and gradients as when autocast copies them in every pass; what learns stays in float32."""
+    found = []
+    for narrow in (True, False):
+        policy = Policy.load(tiny_folder)
+        if narrow:
+            policy.compute_in("bfloat16")
+        make_trainable(policy, ALONE, Lora(r=4, alpha=8), seed=1)
+        policy.compute_in("bfloat16")
+        base = {m.weight.dtype for n, m in policy.model.named_modules() if n.endswith(".base_layer")}
+        assert base == {torch.bfloat16 if narrow else torch.float32}
+        learning = {n: p for n, p in policy.model.named_parameters() if p.requires_grad}
+        with torch.no_grad():
+            for i, parameter in enumerate(learning.values()):
+                parameter += 0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i))
+        values = scores(policy, prompts[:2], [[[5, 6, 7]], [[8, 9]]])
+        values.sum().backward()
+        assert {p.dtype for p in learning.values()} == {torch.float32}
+        found.append((values.detach(), {n: p.grad for n, p in learning.items()}))
+    (ours, gradients), (theirs, others) = found
+    assert torch.equal(ours, theirs)
+    assert all(torch.equal(gradients[n], others[n]) for n in others)

@@ -125,11 +125,23 @@ def make_trainable(policy: Policy, freeze: Sequence[str], lora: Lora | None, see
     policy.use(
         _continued(policy.model, lora, others) if attached(policy.model) else _fresh(policy.model, lora, others, seed)
     )
+    if (dtype := policy.scorer.compute_dtype) is not None and not lora.dora and policy.device.type == "cpu":
+        _narrow(policy.model, dtype)
     for name, parameter in inner_model(policy.model)[0].named_parameters():
         own = re.sub(r"\.modules_to_save\.\w+", "", name)  # as it is called outside PEFT's wrapper
         if any(_belongs(own, part) for part in freeze if part != "decoder"):
             parameter.requires_grad_(False)
     policy.reuse_features = "tower" in freeze
+
+
+def _narrow(model: Any, dtype: torch.dtype) -> None:
+    """Keep the adapted layers' frozen weights in the type of the products: autocast would make that copy in every pass.
+
+    The same values. On a GPU the copy costs little, and FSDP wants one type for all weights.
+    """
+    for name, module in model.named_modules():
+        if name.endswith(".base_layer") and isinstance(module, nn.Linear):
+            module.to(dtype)
 
 
 def _belongs(name: str, part: str) -> bool:

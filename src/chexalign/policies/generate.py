@@ -13,7 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from chexalign.policies.branches import branch
+from chexalign.policies.layers import decoder_layers
 from chexalign.policies.logps import Prefix, encode_prefix, inner_model
+from chexalign.policies.packed import packed
+from chexalign.policies.plain import Plain
 
 KEEP_SHARE = 0.5  # finished rows leave the batch when fewer than this share are still running
 
@@ -78,9 +82,10 @@ def sample(
     """
     if len(seeds) != len(prefix.ids):
         raise ValueError(f"{len(seeds)} seeds for {len(prefix.ids)} prompts")
-    _, head = inner_model(model)
-    state = encode_prefix(model, prefix).expand(n)
-    total, device = len(state.mask), prefix.ids.device
+    core, head = inner_model(model)
+    encoded = encode_prefix(model, prefix)
+    state: Any = branch(model, encoded, n) or encoded.expand(n)
+    total, device = len(prefix.ids) * n, prefix.ids.device
     uniforms = _uniforms(seeds, n, max_new_tokens)
     tokens = torch.zeros(total, max_new_tokens, dtype=torch.long, device=device)
     logps = torch.zeros(total, max_new_tokens, dtype=torch.float64, device=device)
@@ -89,23 +94,24 @@ def sample(
     stops = torch.tensor(sorted(stop_ids), device=device)
     rows, running = torch.arange(total, device=device), torch.ones(total, dtype=torch.bool, device=device)
     hidden = state.last
-    for step in range(max_new_tokens):
-        logits = head(hidden).float()
-        token = pick(logits[:, :allowed], uniforms[rows.cpu(), step], temperature, top_p)
-        gain = logits.log_softmax(-1).gather(1, token[:, None])[:, 0].double()
-        alive = rows[running]
-        tokens[alive, step], lengths[alive] = token[running], step + 1
-        logps[alive, step] = gain[running]
-        ended = running & torch.isin(token, stops)
-        stopped[rows[ended]] = True
-        running = running & ~ended
-        if step + 1 == max_new_tokens or not running.any():
-            break
-        if running.float().mean() < KEEP_SHARE:
-            keep = running.nonzero()[:, 0]
-            state = state.select(keep)
-            rows, token, running = rows[keep], token[keep], running[keep]
-        hidden = state.read(model, token[:, None], state.mask.new_ones(len(rows), 1))[:, -1]
+    with packed([] if isinstance(encoded, Plain) else [*decoder_layers(core), head], total):
+        for step in range(max_new_tokens):
+            logits = head(hidden).float()
+            token = pick(logits[:, :allowed], uniforms[rows.cpu(), step], temperature, top_p)
+            gain = logits.log_softmax(-1).gather(1, token[:, None])[:, 0].double()
+            alive = rows[running]
+            tokens[alive, step], lengths[alive] = token[running], step + 1
+            logps[alive, step] = gain[running]
+            ended = running & torch.isin(token, stops)
+            stopped[rows[ended]] = True
+            running = running & ~ended
+            if step + 1 == max_new_tokens or not running.any():
+                break
+            if running.float().mean() < KEEP_SHARE:
+                keep = running.nonzero()[:, 0]
+                state = state.select(keep)
+                rows, token, running = rows[keep], token[keep], running[keep]
+            hidden = state.read(model, token[:, None], prefix.mask.new_ones(len(rows), 1))[:, -1]
     return _collect(tokens, lengths, logps, stopped, n)
 
 

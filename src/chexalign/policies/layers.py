@@ -67,7 +67,7 @@ def _can_skip(core: Any, layer: Any) -> bool:
 
 
 @contextmanager
-def _replaced(module: Any, **attributes: Any) -> Iterator[None]:
+def replaced(module: Any, **attributes: Any) -> Iterator[None]:
     old = {name: getattr(module, name) for name in attributes}
     for name, value in attributes.items():
         setattr(module, name, value)
@@ -79,7 +79,7 @@ def _replaced(module: Any, **attributes: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _forward_as(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def forward_as(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     before = vars(layer).get("forward")
     layer.forward = forward
     try:
@@ -111,7 +111,7 @@ def last_token_only(core: Any) -> Iterator[None]:
             mask = mask[:, :, -1:]
         return original(hidden_states[:, -1:], **_cut(named, slice(-1, None)) | {"attention_mask": mask})
 
-    with _forward_as(layer, forward):
+    with forward_as(layer, forward):
         yield
 
 
@@ -138,8 +138,8 @@ def _fill_cache(layer: Any, hidden: Tensor, named: dict[str, Any]) -> None:
     assert output is not None
     query_width = getattr(attention, output).in_features
     with (
-        _replaced(attention, **{"q_proj": _Zeros(query_width), output: nn.Identity()}),
-        _replaced(attention.config, _attn_implementation=NO_ATTENTION),
+        replaced(attention, **{"q_proj": _Zeros(query_width), output: nn.Identity()}),
+        replaced(attention.config, _attn_implementation=NO_ATTENTION),
     ):
         attention(hidden_states=layer.input_layernorm(hidden), **named)
 
@@ -167,7 +167,7 @@ def checkpointed(core: Any, keep_cache: bool) -> Iterator[None]:
         raise RecipeError(_CANNOT.format(type(core).__name__))
     with ExitStack() as stack:
         for index, layer in enumerate(decoder_layers(core)):
-            stack.enter_context(_forward_as(layer, _twice(layer.forward, index, keep_cache)))
+            stack.enter_context(forward_as(layer, _twice(layer.forward, index, keep_cache)))
         yield
 
 

@@ -36,6 +36,7 @@ class Settings:
     watch: Watch
     seed: int
     first_round: int = 0  # number of this stage's first round
+    stage: int = 1
 
 
 class OnlineTask:
@@ -81,7 +82,8 @@ class OnlineTask:
     def _numbers(
         self, number: int, samples: list[Samples], answers: list[list[Judgement]], seconds: dict[str, float]
     ) -> dict[str, float]:
-        row = {"round": number, **reward_stats(answers), **text_stats(samples), "groups": len(self._groups)}
+        row: dict[str, float] = {"round": number, "stage": self.settings.stage, "groups": len(self._groups)}
+        row |= {**reward_stats(answers), **text_stats(samples)}
         if row["coverage"] == 0:
             reason = next(a.error for group in answers for a in group)
             raise WorkError(f"{NO_SCORE}: judge {self.judge.name}: {reason}")
@@ -100,7 +102,7 @@ class OnlineTask:
         learns = tuple(
             k and not (cut and s.finish_reason == "length") for k, s in zip(kept, samples.sampled, strict=True)
         )
-        own = (self.policy.completion_ids(study.findings),) if self.algorithm.oracle else ()
+        own = (self.policy.completion_ids(samples.asked.reference),) if self.algorithm.oracle(settings) else ()
         return Group(
             study_id=study.study_id,
             prompt=samples.asked.prompt,
@@ -117,16 +119,18 @@ class OnlineTask:
 
     @torch.no_grad()
     def _with_logps(self, groups: Sequence[Group]) -> list[Group]:
-        """The reference's log-probs; in 16-bit also the old ones, which a sampler's other rounding would move."""
-        prefix, ids, mask = self.inputs(groups)
+        """The reference's log-probs; in 16-bit also the old ones, which a sampler's other rounding would move.
+
+        The reference encodes the prompts itself: an earlier stage may have moved the policy's tower.
+        """
         if self.policy.scorer.compute_dtype is not None:
-            rows = _ragged(self.policy.scorer(prefix, ids, mask), groups)
+            rows = _ragged(self.policy.scorer(*self.inputs(groups)), groups)
             groups = [replace(g, old_logps=r[: len(g.old_logps)]) for g, r in zip(groups, rows, strict=True)]
-        if not (self.settings.algorithm.kl or self.algorithm.oracle):
+        if not self.algorithm.reference(self.settings.algorithm):
             return list(groups)
-        scorer = self.policy.scorer if self.reference is None else self.reference.scorer
         with self.policy.reference() if self.reference is None else nullcontext():
-            rows = _ragged(scorer(prefix, ids, mask), groups)
+            asked = self.reference or self.policy
+            rows = _ragged(asked.scorer(*self.inputs(groups, asked)), groups)
         return [replace(g, ref_logps=r) for g, r in zip(groups, rows, strict=True)]
 
     def _computing(self) -> Any:
@@ -135,9 +139,10 @@ class OnlineTask:
 
     # ---- what the loop asks
 
-    def inputs(self, items: Sequence[Group]) -> tuple[Any, ...]:
-        ids, mask = self.policy.pad_completions([tokens for g in items for tokens in g.completions])
-        return self.policy.encode([g.prompt for g in items]), ids, mask
+    def inputs(self, items: Sequence[Group], policy: Policy | None = None) -> tuple[Any, ...]:
+        asked = policy or self.policy
+        ids, mask = asked.pad_completions([tokens for g in items for tokens in g.completions])
+        return asked.encode([g.prompt for g in items]), ids, mask
 
     def loss(
         self, output: Tensor, items: Sequence[Group], weights: Tensor | None = None
@@ -160,9 +165,9 @@ class OnlineTask:
         known, oracle = None, None
         if items[0].ref_logps is not None:
             known = padded([row for g in items for row in g.ref_logps or ()]).view(logps.shape)
-        if known is not None and self.algorithm.oracle:
+        if self.algorithm.oracle(self.settings.algorithm):
             lengths = output.new_tensor([len(g.completions[-1]) for g in items])
-            oracle = Oracle(logps[:, -1].sum(-1), known[:, -1].sum(-1), lengths)
+            oracle = Oracle(logps[:, -1].sum(-1), None if known is None else known[:, -1].sum(-1), lengths)
         return GroupBatch(
             logps=logps[:, :samples],
             old_logps=padded([row for g in items for row in g.old_logps]).view(shape),
@@ -195,18 +200,21 @@ class OnlineTask:
 
 
 def validator(
-    policy: Policy, judge: Judge, asked: Sequence[Asked], settings: Rollout, name: str
+    policy: Policy, judge: Judge, asked: Sequence[Asked], settings: Rollout, name: str, temperature: float = 0.0
 ) -> Callable[[], dict[str, float]]:
-    """One greedy report per validation study, judged. `val_loss` is −mean, since the loop keeps the lowest."""
-    greedy = settings.model_copy(update={"n": 1, "temperature": 0.0})
+    """One report per validation study, judged: greedy, or drawn with the same random numbers each time.
+
+    `val_loss` is −mean, since the loop keeps the lowest.
+    """
+    one_each = settings.model_copy(update={"n": 1, "temperature": temperature})
 
     def validate() -> dict[str, float]:
-        groups = roll_out(policy, asked, greedy, 0, 0)
+        groups = roll_out(policy, asked, one_each, 0, 0)
         answers = [a for g in judge_groups(judge, groups, 0) for a in g]
         given = [a.score for a in answers if a.score is not None]
         if not given:
             raise WorkError(f"validation judge {name} abstained on every report: {answers[0].error}")
-        mean, found = sum(given) / len(given), finding_stats([(g.texts[0], g.asked.study.findings) for g in groups])
+        mean, found = sum(given) / len(given), finding_stats([(g.texts[0], g.asked.reference) for g in groups])
         return {"val_loss": -mean, f"val_{name}": mean, "val_abstained": 1 - len(given) / len(answers), **found}
 
     return validate
