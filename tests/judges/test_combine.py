@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chexalign.data.tags import body_of
 from chexalign.errors import RecipeError
 from chexalign.judges import combine, load
 from chexalign.judges.contract import Judgement, context_of, reward
-from chexalign.judges.format import body_of
 from chexalign.judges.line import FUNCTIONS, leaf_names
 
 NO_IDEA = Judgement(None, "no idea")
@@ -81,7 +81,7 @@ def test_a_format_gate_hands_on_the_report_alone():
 def test_every_kth_step():
     inner = Fixed("j", {})
     judge = combine.every(3, inner)
-    assert [scores(judge, "0.4", step=s) for s in range(5)] == [[0.4], [0.0], [0.0], [0.4], [0.0]]
+    assert [scores(judge, "0.4", step=s) for s in range(6)] == [[0.0], [0.0], [0.4], [0.0], [0.0], [0.4]]
     assert inner.asked == ["0.4", "0.4"] and context_of(judge) == {"step"}
     with pytest.raises(RecipeError, match="looks at the step"):
         judge.score(["0.4"], ["ref"])
@@ -103,8 +103,8 @@ def test_group_and_step_reach_the_innermost_part():
     judge = load("rouge_l + every(2, 0.5*rank(rouge_1))")
     assert context_of(judge) == {"group", "step"}
     rows = ["Small effusion.", "Large effusion."], ["Small effusion."] * 2
-    full = reward(judge, *rows, None, ["g", "g"], 4)
-    off = reward(judge, *rows, None, ["g", "g"], 5)
+    full = reward(judge, *rows, None, ["g", "g"], 5)
+    off = reward(judge, *rows, None, ["g", "g"], 4)
     assert [a.score for a in full] == pytest.approx([1.5, 0.5]) and [a.score for a in off] == pytest.approx([1.0, 0.5])
 
 

@@ -1,13 +1,16 @@
 """Online training: rounds, groups, what is left out and counted, inner steps, resume, the tiny road per algorithm."""
 
 import json
+import os
 import shutil
 import signal
 
 import pytest
 import torch
-from tests.driver import OVERRIDES, start
+from tests.driver import OVERRIDES
+from typer.testing import CliRunner
 
+from chexalign.cli import app
 from chexalign.errors import RecipeError, WorkError
 from chexalign.judges.contract import Judgement
 from chexalign.policies import Policy
@@ -15,7 +18,7 @@ from chexalign.recipe import Train
 from chexalign.recipe_file import build_recipe, load_recipe
 from chexalign.recipe_online import Grpo, Rollout, Watch
 from chexalign.records import Study
-from chexalign.run import Run
+from chexalign.run import Run, run_stages
 from chexalign.train import online_task
 from chexalign.train.align import align
 from chexalign.train.loop import Settings, Trainer
@@ -50,7 +53,8 @@ class Vowels:
 
 @pytest.fixture
 def asked(prompts) -> list[Asked]:
-    return [Asked(Study(f"s{i}", f"p{i}", "train", findings="The heart is normal."), p) for i, p in enumerate(prompts)]
+    said = "The heart is normal."
+    return [Asked(Study(f"s{i}", f"p{i}", "train", findings=said), p, said) for i, p in enumerate(prompts)]
 
 
 def make_task(policy, judge, algorithm=None, tiny_folder=None, **rollout) -> OnlineTask:
@@ -273,12 +277,36 @@ def same(whole, killed) -> list[dict]:
     return rows_of(whole)
 
 
+def killed_at(row: int, recipe) -> int:
+    """Train in a process of its own, forked from this one, which is killed, hard, half a log row later; its signal."""
+    child = os.fork()
+    if child == 0:
+        append = Trainer._append_log
+
+        def dying(trainer, made):
+            append(trainer, made)
+            if made["step"] == row:
+                with open(trainer.log, "a") as handle:
+                    handle.write('{"step": 99, "torn')
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            Trainer._append_log = dying
+            run_stages(recipe, ["train"])
+        finally:
+            os._exit(1)
+    return os.WTERMSIG(os.waitpid(child, 0)[1])
+
+
 def test_the_road_survives_kill_9_and_ends_in_the_same_weights(tiny_run, tmp_path):
     whole, killed = (prepared(tiny_run, tmp_path / n) for n in ("whole", "killed"))
-    more = [*ONLINE, "train.algorithm=grpo"]
-    assert start(whole, more=more) == 0
-    assert start(killed, "train_log", 6, "train", more) == -signal.SIGKILL
-    assert start(killed, command="train", more=more) == 0
+    more = [*OVERRIDES, *ONLINE, "train.algorithm=grpo"]
+    done = CliRunner().invoke(app, ["run", "tiny", f"run_dir={whole}", *more])
+    assert done.exit_code == 0, done.output
+    recipe = load_recipe("tiny", [f"run_dir={killed}", *more])
+    assert killed_at(5, recipe) == signal.SIGKILL
+    assert "torn" in (killed / "train_log.jsonl").read_text() and not (killed / "policy").exists()
+    run_stages(recipe, ["train"])
     same(whole, killed)
     stages = json.loads((whole / "manifest.json").read_text())["stages"]
     assert list(stages) == ["studies", "warmup", "train", "evaluate"] and stages["train"]["extra"]["rounds"] == 6

@@ -25,9 +25,10 @@ class Question:
     studies: Studies = None
     group_ids: Sequence[str] | None = None
     step: int | None = None
+    written: Sequence[str] | None = None
 
     def put_to(self, judge: Judge) -> list[Judgement]:
-        return reward(judge, self.reports, self.references, self.studies, self.group_ids, self.step)
+        return reward(judge, self.reports, self.references, self.studies, self.group_ids, self.step, self.written)
 
     def rows(self, keep: Sequence[int]) -> Question:
         return Question(
@@ -36,6 +37,7 @@ class Question:
             None if self.studies is None else [self.studies[i] for i in keep],
             None if self.group_ids is None else [self.group_ids[i] for i in keep],
             self.step,
+            None if self.written is None else [self.written[i] for i in keep],
         )
 
 
@@ -69,13 +71,14 @@ class Combined:
         studies: Studies = None,
         group_ids: Sequence[str] | None = None,
         step: int | None = None,
+        written: Sequence[str] | None = None,
     ) -> list[Judgement]:
         for what, given in (("group", group_ids), ("step", step)):
             if what in self.needs and given is None:
                 raise RecipeError(
                     f"{self.name} looks at the {what} of a reward: use it in online training, not as a score"
                 )
-        return self.rule(self.parts, Question(reports, references, studies, group_ids, step))
+        return self.rule(self.parts, Question(reports, references, studies, group_ids, step, written))
 
 
 def length_controlled(judge: Judge) -> Combined:
@@ -174,11 +177,14 @@ def gate(condition: Judge, judge: Judge) -> Combined:
 
 
 def every(k: int, judge: Judge) -> Combined:
-    """`judge` at the training steps that k divides, else 0 without asking (VALOR's clinical rewards)."""
+    """`judge` at every k-th training step, the k-th first, else 0 without asking.
+
+    VALOR's clinical rewards, whose algorithm 1 counts updates from 1; `step` counts from 0, so that step k - 1 is asked.
+    """
 
     def rule(parts: tuple[Judge, ...], asked: Question) -> list[Judgement]:
         assert asked.step is not None
-        if asked.step % k:
+        if (asked.step + 1) % k:
             return [Judgement(0.0, details={"note": f"not asked at step {asked.step}"}) for _ in asked.reports]
         return asked.put_to(parts[0])
 

@@ -47,6 +47,7 @@ class RewardJudge(Judge, Protocol):
     """A judge whose answer may depend on the other reports of a group or on the training step (`context` says which).
 
     Its `score` works only when `context` is empty; `reward` below is the door for all judges. Never cached per text.
+    `written` is what the policy wrote where `reports` are the texts inside its tags.
     """
 
     @property
@@ -59,6 +60,7 @@ class RewardJudge(Judge, Protocol):
         studies: Studies = None,
         group_ids: Sequence[str] | None = None,
         step: int | None = None,
+        written: Sequence[str] | None = None,
     ) -> list[Judgement]: ...
 
 
@@ -69,11 +71,12 @@ def reward(
     studies: Studies = None,
     group_ids: Sequence[str] | None = None,
     step: int | None = None,
+    written: Sequence[str] | None = None,
 ) -> list[Judgement]:
-    """Score with any judge, handing group and step to those that look at them. `group_ids` has one id per report."""
+    """Score with any judge, handing group, step and what was written to those that look at them; one entry per report."""
     same_length(reports, references, group_ids)
     if isinstance(judge, RewardJudge):
-        return judge.reward(reports, references, studies, group_ids, step)
+        return judge.reward(reports, references, studies, group_ids, step, written)
     return judge.score(reports, references, studies)
 
 

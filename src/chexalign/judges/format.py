@@ -6,33 +6,31 @@ lets it see the report alone; added to another reward it would pay for form what
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from chexalign.judges.contract import Judgement, Studies, is_blank, same_length
-
-_TAG = re.compile(r"<\s*/?\s*report\b[^<>]*>", re.IGNORECASE)
-_WHOLE = re.compile(r"\s*<report>(.+)</report>\s*", re.DOTALL)
-_OPENED = re.compile(r"<\s*/?\s*report\b", re.IGNORECASE)
-
-
-def body_of(text: str) -> tuple[str, str | None]:
-    """The report inside the tags and None, or the text without tags and what is wrong with its form."""
-    whole = _WHOLE.fullmatch(text)
-    if whole and not _OPENED.search(whole[1]):
-        return whole[1].strip(), "nothing stands between the tags" if is_blank(whole[1]) else None
-    stripped = _TAG.sub(" ", text).strip()
-    if not _TAG.search(text):
-        return stripped, "no <report> … </report>"
-    return stripped, "not exactly one <report> … </report> with nothing outside"
+from chexalign.data.tags import body_of
+from chexalign.judges.contract import Judgement, Studies, same_length
 
 
 class Format:
-    name, version = "format", "1"
+    """It looks at what the policy wrote where that is known (`policy.wrap`), since reports come without their tags then."""
+
+    name, version, context = "format", "1", frozenset[str]()
 
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
-        same_length(reports, references)
-        found = [body_of(report) for report in reports]
+        return self.reward(reports, references)
+
+    def reward(
+        self,
+        reports: Sequence[str],
+        references: Sequence[str],
+        studies: Studies = None,
+        group_ids: Sequence[str] | None = None,
+        step: int | None = None,
+        written: Sequence[str] | None = None,
+    ) -> list[Judgement]:
+        same_length(reports, references, written)
+        found = [body_of(text) for text in (reports if written is None else written)]
         return [
             Judgement(0.0 if wrong else 1.0, details={"body": body, **({"wrong": wrong} if wrong else {})})
             for body, wrong in found

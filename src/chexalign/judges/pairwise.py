@@ -121,6 +121,7 @@ class Pairwise(LlmJudge):
         studies: Studies = None,
         group_ids: Sequence[str] | None = None,
         step: int | None = None,
+        written: Sequence[str] | None = None,
     ) -> list[Judgement]:
         """Each report's share of wins against the others of its group; a group of one abstains."""
         if group_ids is None:

@@ -19,17 +19,20 @@ from chexalign.studies import image_root
 
 
 def open_policy(run: Run, which: str, dtype: str | None = None) -> Policy:
-    """`baseline` is the warmed-up policy (or the recipe's model itself); `aligned` is what training wrote."""
+    """`baseline` is the warmed-up policy (or the recipe's model itself), `aligned` what training wrote, `stage_1` what
+    the first stage of an online algorithm left, and `untuned` the recipe's model itself."""
     settings = run.recipe.policy
-    if which == "baseline" and not run.recipe.warmup:
+    if which == "untuned" or (which == "baseline" and not run.recipe.warmup):
         policy = load_model(settings, dtype)
     else:
-        folder, stage = (run.path("baseline"), "warmup") if which == "baseline" else (run.path("policy"), "train")
+        name = {"baseline": "baseline", "aligned": "policy"}.get(which, f"stages/{which}")
+        folder, stage = run.path(name), "warmup" if which == "baseline" else "train"
         if not (folder / "config.json").is_file():
             raise WorkError(f"{folder} is missing; run the stage that writes it first: {stage}")
         trusted = settings.trust_remote_code
         policy = Policy.load(folder, dtype=dtype or settings.dtype, trust_remote_code=trusted)
         limit_pixels(policy.processor, settings)  # an adapter's processor is its base's
+    policy.wrap = settings.wrap
     policy.keep_features(run.path("features"), settings.features_gib)  # outside training nothing changes the tower
     return policy
 

@@ -15,9 +15,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from chexalign.data.images import load_image
+from chexalign.data.tags import body_of, wrapped
 from chexalign.errors import RecipeError
 from chexalign.policies import adapters, chexagent2
 from chexalign.policies import generate as sampling
+from chexalign.policies.engines import Engine
 from chexalign.policies.head import check_head
 from chexalign.policies.logps import Prefix, Scorer, inner_model
 from chexalign.policies.processors import load_processor
@@ -42,6 +44,8 @@ class Policy:
         # prompts whose features are stored, and the name of those on the disk (None: they are in the entry)
         self._encoded: dict[tuple[Path, str], tuple[dict[str, Tensor], str | None]] = {}
         self.reuse_features = False
+        self.engine: Engine | None = None  # where samples come from; None: from here (engines.attach)
+        self.wrap: str | None = None  # `report`: what it writes stands between tags (data/tags.py)
         self._store: FeatureStore | None = None  # where they lie on the disk
 
     @classmethod
@@ -107,11 +111,18 @@ class Policy:
         return frozenset(i for i in (*ends, self.tokenizer.eos_token_id) if i is not None)
 
     def completion_ids(self, text: str) -> tuple[int, ...]:
-        """Token ids of a report as a training target: its text, then end-of-text."""
+        """Token ids of a report as a training target: its text, in tags where the policy writes them, then end-of-text."""
+        text = wrapped(text) if self.wrap else text
         return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id)
 
     def text(self, tokens: Sequence[int]) -> str:
-        return self.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
+        """The report that the tokens hold; where the policy writes tags, what they enclose, closed or not."""
+        text = self.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
+        return body_of(text)[0] if self.wrap else text
+
+    def written(self, tokens: Sequence[int]) -> str | None:
+        """The same with its tags, for the format reward; None where the policy writes none."""
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True).strip() if self.wrap else None
 
     def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
         """Write an ordinary safetensors checkpoint with its processor, or the adapter alone (policies/adapters.py).
@@ -227,6 +238,14 @@ class Policy:
     ) -> list[list[sampling.Sampled]]:
         """n completions per prompt. `seed` is one number, or one per prompt (then batch order cannot matter)."""
         seeds = [sampling.stream_seed(seed, i) for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
+        if self.engine is not None:
+            asked: dict[str, Any] = {
+                "n": n,
+                "temperature": temperature,
+                "top_p": top_p,
+                "max_new_tokens": max_new_tokens,
+            }
+            return self.engine.generate(prompts, seeds=seeds, **asked)
         return sampling.sample(
             self.model,
             self.encode(prompts),

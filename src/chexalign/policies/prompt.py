@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,15 @@ NOTHING = re.compile(r"(?!)")
 
 @dataclass(frozen=True)
 class Prompt:
-    """`text` holds one image placeholder per entry of `images` (paths relative to `root`)."""
+    """`text` holds one image placeholder per entry of `images` (paths relative to `root`).
+
+    `turns` are the chat that `text` was rendered from, where it shows images: an endpoint renders it itself.
+    """
 
     text: str
     images: tuple[str, ...] = ()
     root: Path = Path(".")
+    turns: tuple[dict[str, Any], ...] = field(default=(), compare=False, repr=False)
 
 
 def messages(
@@ -41,6 +46,11 @@ def messages(
     if asked.system:
         turns.insert(0, {"role": "system", "content": [{"type": "text", "text": asked.system}]})
     return turns
+
+
+def in_words(turns: Sequence[dict[str, Any]], placeholder: str = "") -> list[dict[str, Any]]:
+    """The same turns with strings for contents, as the templates of text models want them; an image is its placeholder."""
+    return [{**turn, "content": "".join(part.get("text", placeholder) for part in turn["content"])} for turn in turns]
 
 
 def _preset(asked: str | Preset) -> Preset:
@@ -71,12 +81,13 @@ def build_prompt(study: Study, asked: str | Preset, processor: Any, root: Path, 
     """Render one study's prompt with the processor's chat template, or plainly where it has none or is not to be used."""
     asked = _preset(asked)
     turns = messages(study, asked, max_images, _special_tokens(processor))
-    if asked.chat and getattr(processor, "chat_template", None):
-        text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    shown, chat = _shown(study, asked, max_images), bool(asked.chat and getattr(processor, "chat_template", None))
+    if chat:
+        seeing = hasattr(processor, "image_processor")
+        text = processor.apply_chat_template(
+            turns if seeing else in_words(turns), add_generation_prompt=True, tokenize=False
+        )
     else:  # of Gemma 3's tokens, boi_token is the one its processor replaces
         placeholder = getattr(processor, "boi_token", None) or getattr(processor, "image_token", None) or ""
-        text = "\n".join(
-            "".join(placeholder if part["type"] == "image" else part["text"] for part in turn["content"])
-            for turn in turns
-        )
-    return Prompt(text, _shown(study, asked, max_images), root)
+        text = "\n".join(turn["content"] for turn in in_words(turns, placeholder))
+    return Prompt(text, shown, root, tuple(turns) if chat and shown else ())

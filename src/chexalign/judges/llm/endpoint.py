@@ -15,11 +15,11 @@ import random
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.message import Message
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from chexalign.errors import RecipeError
@@ -56,6 +56,10 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+Item = TypeVar("Item")
+Given = TypeVar("Given")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -101,20 +105,24 @@ class Endpoint:
         return key
 
     def __call__(self, prompts: Sequence[Prompt]) -> list[Answer]:
-        """One answer per prompt, in order, at most `concurrency` at a time."""
-        if not prompts:
-            return []
-        with ThreadPoolExecutor(max_workers=min(self.concurrency, len(prompts))) as pool:
-            return list(pool.map(self._ask, prompts))
+        """One answer per prompt, in order."""
+        return self.each(prompts, self._post)
 
-    def _ask(self, prompt: Prompt) -> Answer:
+    def each(self, items: Sequence[Item], send: Callable[[Item, int], Given]) -> list[Given | Abstain]:
+        """`send(item, tries before)` for each item, at most `concurrency` at a time, with retries; in order."""
+        if not items:
+            return []
+        with ThreadPoolExecutor(max_workers=min(self.concurrency, len(items))) as pool:
+            return list(pool.map(lambda item: self._ask(item, send), items))
+
+    def _ask(self, item: Item, send: Callable[[Item, int], Given]) -> Given | Abstain:
         for tried in range(self.retries + 1):
             if why := self.breaker.open():
                 return Unavailable(f"not asked, the endpoint {self.url} is not answering: {why}")
             if tried:
                 self.usage.add(retries=1)
             try:
-                reply = self._post(prompt, tried)
+                reply = send(item, tried)
             except _Failed as failure:
                 if failure.again and tried < self.retries:
                     time.sleep(max(failure.wait, self._wait(tried)))
@@ -127,7 +135,7 @@ class Endpoint:
     def _wait(self, tried: int) -> float:
         return min(FIRST_WAIT * 2**tried, LONGEST_WAIT) * self._chance.uniform(0.5, 1.5)
 
-    def _give_up(self, failure: _Failed, tried: int) -> Answer:
+    def _give_up(self, failure: _Failed, tried: int) -> Abstain:
         """The abstention of a prompt that got no answer, told to the breaker."""
         why = f"{failure.answer}" + (f", {tried + 1} tries" if tried else "")
         if failure.kind == "prompt" and self.breaker.ever_good:
@@ -140,15 +148,29 @@ class Endpoint:
     def _post(self, prompt: Prompt, tried: int) -> Reply:
         raw_text = isinstance(prompt, str)
         asked: dict[str, Any] = {"prompt": prompt} if isinstance(prompt, str) else {"messages": as_dicts(prompt)}
-        body = {"model": self.model, **asked, "max_tokens": self.max_tokens, "temperature": 0, **self.extra}
-        data = json.dumps({k: v for k, v in body.items() if v is not None}).encode()
+        body = {"model": self.model, **asked, "max_tokens": self.max_tokens, "temperature": 0}
+        return self._read(self.request("completions" if raw_text else "chat/completions", body), raw_text, tried)
+
+    def request(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send one request, `extra` merged into it; the answer's JSON. For use inside `each`."""
+        data = json.dumps({k: v for k, v in {**body, **self.extra}.items() if v is not None}).encode()
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self.api_key_env:
             headers["Authorization"] = f"Bearer {self._key()}"
-        path = "completions" if raw_text else "chat/completions"
         request = urllib.request.Request(f"{self.url}/{path}", data, headers, method="POST")
         self.usage.add(requests=1)
-        return self._read(self._send(request), raw_text, tried)
+        raw = self._send(request)
+        try:
+            answer = json.loads(raw)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise self._odd(raw.decode("utf-8", "replace"))
+        return answer
+
+    def _odd(self, text: str) -> _Failed:
+        what = f"an answer that is no chat completion: {self._clean(text[:400])}"
+        return _Failed(Passing(what), again=True, kind="overload")
 
     def _send(self, request: urllib.request.Request) -> bytes:
         deadline = time.monotonic() + self.timeout
@@ -182,15 +204,13 @@ class Endpoint:
         line = " ".join(text.replace(key, "…").split() if key else text.split())
         return line[:200] or "no reason given"
 
-    def _read(self, raw: bytes, raw_text: bool, tried: int) -> Reply:
+    def _read(self, answer: dict[str, Any], raw_text: bool, tried: int) -> Reply:
         try:
-            answer = json.loads(raw)
             choice, usage = answer["choices"][0], answer.get("usage") or {}
             text = choice["text"] if raw_text else choice["message"]["content"]
             asked, spent = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            what = f"an answer that is no chat completion: {self._clean(raw[:400].decode('utf-8', 'replace'))}"
-            raise _Failed(Passing(what), again=True, kind="overload") from None
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise self._odd(json.dumps(answer, ensure_ascii=False)) from None
         if not isinstance(text, str):
             raise _Failed(Abstain("the model answered without text"), kind="prompt")
         self.usage.add(prompt_tokens=asked or 0, completion_tokens=spent or 0)
