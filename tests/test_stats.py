@@ -82,3 +82,31 @@ def test_no_studies_and_nothing_to_divide_by_give_no_number():
     silent = stats.confusion([frozenset()] * 4, [frozenset("a")] * 4, "a")
     before, _, difference = stats.corpus_cells((silent, silent), stats.precision, **BOOT)
     assert before["mean"] is None and difference["mean"] is None
+
+
+# ---- macro over the findings there are, and several policies after
+
+
+def test_macro_over_the_labels_that_the_references_have_by_hand():
+    """Labels: 2 of 3 stated are right and 1 of 3 is missed; never stated; only stated, so that it does not count."""
+    totals = np.array([[2.0, 0.0, 0.0], [1.0, 0.0, 4.0], [1.0, 5.0, 0.0]])  # true positives, false ones, missed
+    assert stats.macro_present(totals, "precision") == pytest.approx((2 / 3 + 0) / 2)
+    assert stats.macro_present(totals, "recall") == pytest.approx((2 / 3 + 0) / 2)
+    assert stats.macro_present(totals, "f1") == pytest.approx((4 / 6 + 0) / 2)
+    assert np.isnan(stats.macro_present(totals[:, 2:], "f1"))
+
+
+def test_the_metrics_of_several_seeds_are_averaged_in_every_resample():
+    rng = np.random.default_rng(0)
+    before, one, two = (rng.integers(0, 2, (40, 3, 4)).astype(float) for _ in range(3))
+    alone = stats.corpus_cells((before, one), stats.macro_f1, **BOOT)
+    twice = stats.corpus_cells((before, one, one), stats.macro_f1, **BOOT)
+    assert all(x == pytest.approx(y) for x, y in zip(twice, alone, strict=True))
+    both = stats.corpus_cells((before, one, two), stats.macro_f1, **BOOT)
+    points = [float(stats.macro_f1(x.sum(0))) for x in (one, two)]
+    assert both[0] == alone[0] and both[1]["mean"] == pytest.approx(sum(points) / 2)
+    draws = [
+        stats.macro_f1(np.tensordot(stats.resample(40, BOOT["n_boot"], BOOT["seed"]), x, axes=1)) for x in (one, two)
+    ]
+    low, high = np.quantile((draws[0] + draws[1]) / 2, [(1 - BOOT["level"]) / 2, (1 + BOOT["level"]) / 2])
+    assert (both[1]["low"], both[1]["high"]) == (pytest.approx(low), pytest.approx(high))

@@ -56,7 +56,7 @@ STAGES: dict[str, Stage] = {
         "chexalign.train.align:align",
         ("train",),
         "policy/config.json",
-        ("policy", "train", "train_log.jsonl"),
+        ("policy", "train", "train_log.jsonl", "stages"),
     ),
     "evaluate": Stage(
         "chexalign.evaluate:evaluate",
@@ -233,8 +233,10 @@ def _held(recipe: Recipe, restart: str | None) -> Iterator[None]:
         yield
 
 
-def run_stages(recipe: Recipe, names: list[str], restart: str | None = None) -> Run:
+def run_stages(recipe: Recipe, names: list[str], restart: str | None = None, pairs: bool = False) -> Run:
     """Lock the run folder, check that it is this recipe's, and run the named stages in the order of the road.
+
+    `pairs`: make them even where the recipe's own algorithm needs none.
 
     Under a launcher of several processes the main one holds the folder, and all of them train.
     """
@@ -244,7 +246,7 @@ def run_stages(recipe: Recipe, names: list[str], restart: str | None = None) -> 
         run = open_run(recipe)
         for name in STAGES:
             if name in names and not (name == "warmup" and recipe.warmup is None):
-                if recipe.train.online and name in PAIRING:
+                if recipe.train.online and name in PAIRING and not pairs:
                     say(f"{name}: not needed, {recipe.train.algorithm.type} learns from rewards of its own samples")
                 else:
                     run_stage(run, name)

@@ -51,10 +51,14 @@ def mean_cell(values: Values, n_boot: int, seed: int, level: float) -> Cell:
 
 def paired_difference(before: Values, after: Values, n_boot: int, seed: int, level: float) -> Cell:
     """Mean of after − before over studies scored on both sides; the resamples are the same for both."""
+    return mean_cell(change(before, after), n_boot, seed, level)
+
+
+def change(before: Values, after: Values) -> list[float | None]:
+    """after − before per study; None where either side abstained."""
     if len(before) != len(after):
         raise ValueError(f"{len(before)} values before, {len(after)} after: pair them by study first")
-    change = [None if a is None or b is None else b - a for a, b in zip(before, after, strict=True)]
-    return mean_cell(change, n_boot, seed, level)
+    return [None if a is None or b is None else b - a for a, b in zip(before, after, strict=True)]
 
 
 # ---- corpus metrics: counts per study and label, pooled inside each resample
@@ -81,6 +85,17 @@ def macro_f1(totals: np.ndarray) -> np.ndarray:
     return _ratio(2 * tp, 2 * tp + fp + fn).mean(-1)
 
 
+def macro_present(totals: np.ndarray, part: str) -> np.ndarray:
+    """Mean `precision`, `recall` or `f1` over the labels that the references have, (…, 3, L) → (…); NaN where they have none.
+
+    A label that was never stated has precision 0, as in sklearn with zero_division 0.
+    """
+    tp, fp, fn = (totals[..., i, :] for i in range(3))
+    shares = {"precision": (tp, tp + fp), "recall": (tp, tp + fn), "f1": (2 * tp, 2 * tp + fp + fn)}
+    there = tp + fn > 0
+    return _ratio((_ratio(*shares[part]) * there).sum(-1), there.sum(-1).astype(float), empty=np.nan)
+
+
 def precision(totals: np.ndarray) -> np.ndarray:
     """Share of what was stated that is there; NaN where nothing was stated."""
     tp, fp = totals[..., 0, :].sum(-1), totals[..., 1, :].sum(-1)
@@ -98,17 +113,21 @@ def _ratio(top: np.ndarray, bottom: np.ndarray, empty: float = 0.0) -> np.ndarra
 
 
 def corpus_cells(
-    counts: tuple[np.ndarray, np.ndarray],
+    counts: Sequence[np.ndarray],
     metric: Callable[[np.ndarray], np.ndarray],
     n_boot: int,
     seed: int,
     level: float,
 ) -> tuple[Cell, Cell, Cell]:
-    """Cells of a corpus metric for two policies (before, after) and their paired difference; counts are (n, 3, L) each."""
+    """Cells of a corpus metric for two policies (before, after) and their paired difference; counts are (n, 3, L) each.
+
+    Several after: one policy per seed, whose metrics are averaged, in every resample too.
+    """
     n = len(counts[0])
     weights = resample(n, n_boot, seed)
-    draws = [metric(np.tensordot(weights, x, axes=1)) for x in counts]
-    points = [float(metric(x.sum(0))) for x in counts]
+    drawn = [metric(np.tensordot(weights, x, axes=1)) for x in counts]
+    found = [float(metric(x.sum(0))) for x in counts]
+    draws, points = [drawn[0], np.mean(drawn[1:], axis=0)], [found[0], float(np.mean(found[1:]))]
     return (
         _cell(points[0], draws[0], n, 0, level),
         _cell(points[1], draws[1], n, 0, level),

@@ -1,7 +1,8 @@
-"""`chexalign sweep`: many settings trained on one set of pairs, picked on the validation split, shown on the test split.
+"""`chexalign sweep`: many settings trained from one baseline, picked on the validation split, shown on the test split.
 
-An entry of the grid is a branch of the run: a folder of its own in `sweep/` with its own manifest and stages, which reads
-studies, baseline, pairs and reference log-probs from the run. A finished entry is not repeated; a killed one resumes.
+An arm (an entry of the grid under one seed) is a branch of the run: a folder of its own in `sweep/` with its own manifest and
+stages, which reads studies, baseline, pairs and reference log-probs from the run. A finished arm is not repeated; a killed
+one resumes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from chexalign import __version__
 from chexalign.errors import WorkError
@@ -18,39 +20,48 @@ from chexalign.judges import from_recipe as load_judge
 from chexalign.policies.open import open_policy, prompts_for
 from chexalign.progress import say
 from chexalign.recipe import Recipe, Train
+from chexalign.recipe_sweep import Sweep
 from chexalign.records import Study
-from chexalign.run import STAGES, Run, Stage, StageResult, check_same, lock, run_stage, run_stages
+from chexalign.run import PAIRING, STAGES, Run, Stage, StageResult, check_same, lock, run_stage, run_stages
+from chexalign.run_judges import judges_of, told_where
 from chexalign.sample import generate_to
 from chexalign.score import judge_to
-from chexalign.sweep_grid import Entry, grid_entries
-from chexalign.sweep_results import entry_row, mark_picked, validation_scores, write_results
+from chexalign.sweep_grid import grid_entries
+from chexalign.sweep_results import FAILED, entry_row, mark_picked, reason, trained, validation_scores, write_results
 from chexalign.tasks import reference
 
 BASELINE = "baseline"  # its folder in sweep/
+SHARED_STAGES = tuple(STAGES)[: list(STAGES).index("train")]
 
 
 def sweep(recipe: Recipe) -> Run:
-    """The run up to its pairs, then every entry of `sweep.grid`; writes sweep.json. Running it again resumes."""
-    entries, select = grid_entries(recipe), recipe.sweep.select or _length_controlled(recipe.pairs.judge)
+    """The run as far as its entries need it, then every arm of `sweep.grid`; writes sweep.json. Running it again resumes."""
+    entries = grid_entries(recipe)
+    offline = any(not e.train.online for e in entries)
+    select = recipe.sweep.select or _length_controlled(recipe.pairs.judge if offline else recipe.train.watch.judge)
     load_judge(select, recipe.judges)
-    trunk = list(STAGES)[: list(STAGES).index("train")]
+    for entry in entries:
+        judges_of(told_where(recipe.model_copy(update={"train": entry.train}), recipe.run_dir or Path()))
+    trunk = [name for name in STAGES if name in SHARED_STAGES and (offline or name not in PAIRING)]
     for part in (trunk[:1], trunk):
-        run = run_stages(recipe, part)
+        run = run_stages(recipe, part, pairs=offline)
         _validation_studies(run)  # before hours of sampling
     with lock(run.dir):
-        baseline = _branch(run, BASELINE, Train(), select, "validate_baseline")
-        branches = {e.label: _branch(run, e.label, e.train, select, "validate") for e in entries}
+        shown = _judges(recipe, select, offline)
+        baseline = _branch(run, BASELINE, Train(), shown, "validate_baseline")
+        branches = {e.label: [_branch(run, a.label, a.train, shown, "validate") for a in e.arms] for e in entries}
         run_stage(baseline, "validate")
-        for i, entry in enumerate(entries, 1):
-            say(f"sweep: {entry.label} ({i} of {len(entries)})")
-            _train(branches[entry.label], entry)
+        arms = [(arm, branch) for e in entries for arm, branch in zip(e.arms, branches[e.label], strict=True)]
+        for i, (arm, branch) in enumerate(arms, 1):
+            say(f"sweep: {arm.label} ({i} of {len(arms)})")
+            _train(branch, arm.label)
         before = validation_scores(baseline)
-        rows = [entry_row(branches[e.label], e, before) for e in entries]
-        picked = {label: branches[label] for label in mark_picked(rows, select)}
-        for branch in picked.values():
-            _lend_baseline(next(iter(picked.values())), branch)
-            run_stage(branch, "evaluate")
-        write_results(run, select, rows, before, picked)
+        rows = [entry_row(e, branches[e.label], before) for e in entries]
+        best = mark_picked(rows, select)
+        others = [e.label for e in entries if e.label not in best and recipe.sweep.evaluate == "all"]
+        tested = {label: [b for b in branches[label] if trained(b)] for label in [*best, *others]}
+        _evaluate([branch for found in tested.values() for branch in found])
+        write_results(run, select, rows, before, tested, best[0])
     return run
 
 
@@ -61,16 +72,20 @@ def _length_controlled(judge: str) -> str:
     return f"lc({judge})" if set(judge) & set(" (*+") else f"lc_{judge}"  # a line of several judges, or one name
 
 
-def _branch(run: Run, label: str, train: Train, select: str, validate: str) -> Run:
+def _judges(recipe: Recipe, select: str, offline: bool) -> tuple[str, ...]:
+    """What every branch is judged by: the recipe's judges, the pairs' where there are pairs, and the one that picks."""
+    pairs = (recipe.pairs.judge, _length_controlled(recipe.pairs.judge)) if offline else ()
+    return tuple(dict.fromkeys([*recipe.evaluate.judges, *pairs, select]))
+
+
+def _branch(run: Run, label: str, train: Train, judges: tuple[str, ...], validate: str) -> Run:
     """The run's branch in sweep/<label>/. Raises RecipeError if it was made with other settings."""
     folder, recipe = run.path(f"sweep/{label}"), run.recipe
-    judge = recipe.pairs.judge
-    judges = tuple(dict.fromkeys([*recipe.evaluate.judges, judge, _length_controlled(judge), select]))
     changed = {
         "name": f"{recipe.name}.{label}",
         "run_dir": folder,
         "train": train,
-        "sweep": recipe.sweep.model_copy(update={"grid": (), "select": None}),  # validation depends on the rest alone
+        "sweep": Sweep(samples=recipe.sweep.samples, limit=recipe.sweep.limit),  # validation depends on these alone
         "evaluate": recipe.evaluate.model_copy(update={"judges": judges}),
     }
     own_stage = Stage(f"chexalign.sweep:{validate}", ("sweep",), "validation.json", ("validation.json", "validation"))
@@ -83,20 +98,27 @@ def _branch(run: Run, label: str, train: Train, select: str, validate: str) -> R
     return branch
 
 
-def _train(run: Run, entry: Entry) -> None:
-    """Train and validate one entry. An entry whose training fails keeps the reason, and the sweep goes on."""
-    failed = run.path("failed.json")
-    if failed.exists():
-        say(f"{entry.label}: failed before ({read_json(failed)['reason']}); delete {run.dir} to try it again")
+def _train(run: Run, label: str) -> None:
+    """Train and validate one arm. One whose training fails keeps the reason, and the sweep goes on."""
+    if not trained(run):
+        say(f"{label}: failed before ({reason(run)}); delete {run.dir} to try it again")
         return
     try:
         run_stage(run, "train")
     except WorkError as error:
-        say(f"{entry.label}: failed: {error}")
-        write_json(failed, {"reason": str(error)})
+        say(f"{label}: failed: {error}")
+        write_json(run.path(FAILED), {"reason": str(error)})
         shutil.rmtree(run.path("train"), ignore_errors=True)
         return
     run_stage(run, "validate")
+
+
+def _evaluate(branches: Sequence[Run]) -> None:
+    """The branches on the test split, the baseline only once: each branch takes what the one before it has of it."""
+    for before, branch in zip([None, *branches], branches, strict=False):
+        if before:
+            _lend_baseline(before, branch)
+        run_stage(branch, "evaluate")
 
 
 def _validation_studies(run: Run) -> list[Study]:

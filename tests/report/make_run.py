@@ -157,6 +157,12 @@ def results(name: str, rows: list[dict[str, Any]], truth: Any, found: Any) -> di
     text = "The heart size is normal. The lungs are clear. No pleural effusion. No pneumothorax."
     out["controls"] = {"template": {"text": text, "scores": template, "abnormal_scores": abnormal}}
     out["controls"]["shuffled_images"] = {"scores": shuffled}
+    subsets["shuffled"], part = (
+        pick("temperature_1", "temperature 1.0"),
+        {"mean": 0.05, "low": 0.01, "high": 0.09, "n": 60},
+    )
+    subsets["shuffled"]["difference"]["finding_f1"] = {"mean": 0.021, "low": 0.004, "high": 0.038, "n": 60}
+    out["controls"]["shuffled_images"]["gain"] = {"finding_f1": part}
     warning = "The reports are poor: a fixed template that ignores the image scores higher on CheXpert-rule F1 (.782)."
     return {**out, "subsets": subsets, "warnings": [warning]}
 

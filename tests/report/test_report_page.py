@@ -147,6 +147,13 @@ def test_control_at_or_above_the_aligned_model_is_flagged(finished: Path) -> Non
     assert ".782 ‡ as good as the aligned model or better" in text
 
 
+def test_the_gain_that_remains_with_wrong_images_is_beside_the_real_one(finished: Path) -> None:
+    text = show(finished).text.replace("\u202f", " ")
+    table = text[text.index("Does the gain come from the images?") :]
+    assert "+.021 [.004, .038]" in table and "+.050 [.010, .090]" in table
+    assert table.index("Finding F1") < table.index("+.021") < table.index("+.050")
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_nothing_from_the_files_becomes_markup(tmp_path: Path, attack: str) -> None:
     folder = make_run(tmp_path / "run", n_studies=4)
@@ -290,3 +297,11 @@ def test_labels_with_mathematics_or_other_scripts_are_drawn_as_they_are(tmp_path
 
     edit(folder / "results.json", rename)
     assert "$x^$ 胸水" in show(folder).text
+
+
+def test_a_persons_pairs_are_told_beside_the_judges(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    assert "a person's feedback" not in write_page(folder).read_text()
+    summary = json.loads((folder / "pairs_summary.json").read_text())
+    write_json(folder / "pairs_summary.json", {**summary, "n_feedback": 17})
+    assert "Beside them: 17 pairs of a person's feedback" in write_page(folder).read_text()

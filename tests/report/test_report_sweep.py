@@ -23,6 +23,7 @@ def cell(mean: float, width: float = 0.02) -> dict[str, Any]:
 def entry(label: str, algorithm: str, score: float | None, words: float = 30.0, **more: Any) -> dict[str, Any]:
     given = {"algorithm": algorithm, "beta": 0.1, "lr": 2e-4}
     row = {"label": label, "algorithm": algorithm, "given": given, "reason": None, "picked": None, "test": None}
+    row["runs"] = [{"label": label, "seed": 0, "reason": more.get("reason")}]
     cells = {} if score is None else {SELECT: cell(score), "finding_f1": cell(score + 0.05), "words": cell(words, 1)}
     change = {} if score is None else {SELECT: cell(score - 0.47), "finding_f1": cell(score - 0.47)}
     train = None if score is None else {"seconds_per_epoch": 30.0, "relative": 1.0, "steps": 9, "seconds": 40.0}
@@ -38,6 +39,7 @@ def swept(tmp_path: Path) -> Path:
     test = {
         "temperature_1": {k: results[k] for k in wanted},
         "greedy": {k: results["subsets"]["greedy"][k] for k in wanted},
+        "findings": {k[8:]: b for k, b in results["subsets"].items() if k.startswith("finding/")},
     }
     slow = {"seconds_per_epoch": 42.0, "relative": 1.4, "steps": 9, "seconds": 50.0}
     rows = [
@@ -48,6 +50,7 @@ def swept(tmp_path: Path) -> Path:
     ]
     head = {"recipe": "s", "select": SELECT, "pair_judge": "finding_f1", "level": 0.9, "n_bootstrap": 200}
     counts = {"n_pairs": 2032, "n_validation": 90, "samples": 4, "reference_words": 34.8, "headline": ["finding_f1"]}
+    counts |= {"judges": ["chexpert_rule_f1", "finding_f1", "rouge_l"], "seeds": [], "finding_support": {}}
     baseline = {SELECT: cell(0.47), "finding_f1": cell(0.51), "words": cell(33.0, 1)}
     found = {**head, **counts, "baseline": baseline, "winner": "kto-beta0.1", "entries": rows}
     write_json(tmp_path / "sweep.json", found)
@@ -86,7 +89,7 @@ def test_every_setting_is_shown_and_the_failed_one_says_why(swept: Path) -> None
 
 def test_time_is_shown_relative_to_dpo_beside_the_papers(swept: Path) -> None:
     text = page(swept).text
-    assert "KTO 1 42 s 1.40 2.2" in text and "DPO 2 30 s 1.00 1.0" in text
+    assert "KTO 1 42 s per epoch 1.40 2.2" in text and "DPO 2 30 s per epoch 1.00 1.0" in text
     edit(swept, lambda f: [e.update(train=None) for e in f["entries"]])
     assert "No setting was timed." in page(swept).text
 
@@ -125,7 +128,7 @@ def test_text_from_the_files_is_escaped(swept: Path, attack: str) -> None:
 
 @pytest.mark.parametrize("label", ["../outside", "/etc", "", ".."])
 def test_a_label_that_leaves_the_folder_is_refused(swept: Path, label: str) -> None:
-    edit(swept, lambda f: f["entries"][0].update(label=label))
+    edit(swept, lambda f: f["entries"][0]["runs"][0].update(label=label))
     with pytest.raises(WorkError, match="outside its folder"):
         write_sweep_page(swept)
 

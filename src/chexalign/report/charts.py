@@ -38,6 +38,7 @@ class Panel:
 
     label: str
     lines: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    alarms: list[float] = field(default_factory=list)  # steps at which one of them was out of bounds
 
 
 def finding_bars(rows: Sequence[tuple[str, Cell, Cell]]) -> Markup:
@@ -123,8 +124,8 @@ def _mean(axes: Axes, name: str, words: Cell, score: Cell) -> None:
     axes.scatter([words.mean], [score.mean], color=COLOURS[name], label=name, **style)
 
 
-def curves(name: str, title: str, panels: Sequence[Panel]) -> Markup:
-    """Training curves in panels under each other over one axis of steps."""
+def curves(name: str, title: str, panels: Sequence[Panel], marks: Sequence[float] = ()) -> Markup:
+    """Training curves in panels under each other over one axis of steps; `marks` are steps with a dotted line."""
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
@@ -134,8 +135,15 @@ def curves(name: str, title: str, panels: Sequence[Panel]) -> Markup:
                 one.plot(*zip(*average(points), strict=True), style, color=colour, label=line, marker=marker, ms=3.5)
             one.set_title(panel.label, loc="left")
             one.margins(x=0.02)
+            if panel.alarms:
+                at = one.get_xaxis_transform()
+                one.plot(
+                    panel.alarms, [0.03] * len(panel.alarms), "x", color="#B00020", ms=4, transform=at, label="alarm"
+                )
+            for step in marks:
+                one.axvline(step, color="#3c4753", linestyle=":", linewidth=1)
             one.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-            if len(panel.lines) > 1:
+            if len(panel.lines) > 1 or panel.alarms:
                 one.legend(
                     loc="lower right",
                     bbox_to_anchor=(1, 0.97),

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from chexalign.report import charts
 from chexalign.report.inputs import WARMUP_LOGS, RunFiles, mapping
 from chexalign.report.tables import Finding, headline_metrics
-from chexalign.report.wording import Cell, cell, metric_name, number, percent
+from chexalign.report.wording import Cell, cell, count, metric_name, number, percent
 
 Rows = Sequence[dict[str, Any]]
 # panel → lines it may hold: code name in the log → name in the legend
@@ -22,15 +22,24 @@ TRAIN_PANELS: dict[str, dict[str, str]] = {
     "Implicit rewards": {"chosen_reward": "chosen", "rejected_reward": "rejected"},
     "Reward of the samples": {"reward": "reward", "reward_mean": "reward"},
     "KL from the reference model": {"kl": "KL"},
-    "Share of groups whose rewards are all zero, or all equal": {"zero_reward_rate": "zero", "no_signal": "equal"},
-    "Length of the samples over their references, in words": {"length_ratio": "length"},
-    "Repeated 4-grams, and distinct reports": {"repetition": "repeated", "distinct": "distinct"},
-    "Validation by rule labels, over the findings that occur": {"val_precision": "precision", "val_recall": "recall"},
+    "Groups whose rewards are": {"zero_reward_rate": "all zero", "no_signal": "all equal"},  # share of them
+    "Words over the reference's": {"length_ratio": "words"},
+    "4-grams, reports": {"repetition": "repeated", "distinct": "distinct"},
+    "Validation by rule labels": {"val_precision": "precision", "val_recall": "recall"},
 }
 WARMUP_PANELS: dict[str, dict[str, str]] = {
     "Loss": {"loss": "training", "val_loss": "validation"},
     "Validation AUC": {"val_auc": "AUC"},
 }
+NOT_WATCHED = {
+    "val_loss",
+    "val_auc",
+    "val_abstained",
+    "val_precision",
+    "val_recall",
+}  # the judge's mean is what is left
+ALARMS = {"length": "length_ratio", "repetition": "repetition", "distinct": "distinct"}  # train.watch → what it bounds
+ALARM_WORDS = {"length": "length", "repetition": "repeated 4-grams", "distinct": "distinct reports"}
 DECODINGS = {"temperature_1": "Temperature 1", "greedy": "Greedy"}
 
 
@@ -99,14 +108,36 @@ def training_charts(run: RunFiles) -> list[Drawing]:
 
 
 def _training_chart(name: str, title: str, rows: Rows, wanted: dict[str, dict[str, str]]) -> Drawing:
+    watched = {k for row in rows for k in row if k.startswith("val_") and "/" not in k} - NOT_WATCHED
+    wanted = {**wanted, **{f"Validation: {metric_name(k.removeprefix('val_'))}": {k: "mean"} for k in sorted(watched)}}
     panels = [panel for label, lines in wanted.items() if (panel := _panel(label, lines, rows)).lines]
     if not panels:
         return Drawing(title, None, "No curves: the training log is missing or empty.")
+    marks = _onsets(rows)
     gaps = sum("loss" in row and number(row["loss"]) is None for row in rows)
     caption = f"{len(rows)} logged steps."
     if gaps:
         caption += f" The loss was not a finite number at {gaps} of them."
-    return Drawing(title, charts.curves(name, title, panels), caption)
+    if told := _alarm_words(rows):
+        caption += f" Crosses: out of the bounds of train.watch ({told})."
+    if marks:
+        caption += f" Dotted lines: {'; '.join(f'{text} from step {step:g}' for step, text in marks)}."
+    return Drawing(title, charts.curves(name, title, panels, [step for step, _ in marks]), caption)
+
+
+def _onsets(rows: Rows) -> list[tuple[float, str]]:
+    """Where a reward that is given every k rounds is first given, and where a later stage of the training begins."""
+    found, stage = [], 1.0
+    for key in sorted({k for row in rows for k in row if k.startswith("reward/every(")}):
+        first = next((s for row in rows if row.get(key) and (s := number(row.get("step"))) is not None), None)
+        if first is not None:
+            found.append((first, key.removeprefix("reward/")))
+    for row in rows:
+        step, now = number(row.get("step")), number(row.get("stage"))
+        if step is not None and now is not None and now > stage:
+            found.append((step, f"stage {now:g}"))
+            stage = now
+    return found
 
 
 def _panel(label: str, lines: dict[str, str], rows: Rows) -> charts.Panel:
@@ -116,4 +147,30 @@ def _panel(label: str, lines: dict[str, str], rows: Rows) -> charts.Panel:
         points = [(step, value) for step, value in read if step is not None and value is not None]
         if points:
             found.setdefault(text, points)
-    return charts.Panel(label, found)
+    warned = [f"warn_{name}" for name, code in ALARMS.items() if code in lines]
+    steps = [number(row.get("step")) for row in rows if any(row.get(name) for name in warned)]
+    return charts.Panel(label, found, [step for step in steps if step is not None])
+
+
+def _alarm_words(rows: Rows) -> str:
+    """What left its bounds, at how many steps and from which on: "length at 12 of 60 steps, from step 30"."""
+    told = []
+    for name, words in ALARM_WORDS.items():
+        steps = [number(row.get("step")) for row in rows if row.get(f"warn_{name}")]
+        if steps and steps[0] is not None:
+            told.append(f"{words} at {len(steps)} of {len(rows)} steps, from step {steps[0]:g}")
+    return "; ".join(told)
+
+
+def collapse_warnings(run: RunFiles) -> list[str]:
+    """One line when an online run left the bounds of train.watch, with the round whose weights were kept."""
+    told = _alarm_words(run.train_log or [])
+    if not told:
+        return []
+    done = mapping(mapping(mapping(mapping(run.manifest).get("stages")).get("train")).get("extra")).get("stages")
+    kept = [count(mapping(stage).get("best_round")) for stage in done] if isinstance(done, list) else []
+    rounds = ", then ".join(
+        "those before any update" if k == 0 else f"those after round {k}" for k in kept if k is not None
+    )
+    saved = f" The saved weights are {rounds}, the best on the validation split." if rounds else ""
+    return [f"Training may have collapsed: {told}.{saved}"]

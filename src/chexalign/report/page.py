@@ -14,8 +14,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from chexalign.report import figures, tables, wording
+from chexalign.report.grounding import grounding_section
 from chexalign.report.highlight import KINDS, MEANINGS, highlight, read_marks
 from chexalign.report.inputs import RunFiles, image_uri, mapping, read_run
+from chexalign.report.stages import stage_tables
 
 TEXTS = {"reference": "Reference report", "baseline": "Baseline model", "aligned": "Aligned model"}
 
@@ -87,7 +89,7 @@ def _summary(run: RunFiles) -> dict[str, Any]:
         "name": str(recipe.get("name") or results.get("recipe") or run.folder.name),
         "sentences": sentences,
         "has_results": run.results is not None,
-        "warnings": [str(w) for w in results.get("warnings") or []],
+        "warnings": [*(str(w) for w in results.get("warnings") or []), *figures.collapse_warnings(run)],
         "level": wording.percent(wording.number(results.get("level")) or 0.9),
         "n_bootstrap": wording.whole(wording.count(results.get("n_bootstrap"))),
         "is_phantom": mapping(recipe.get("studies")).get("source") == "phantom",
@@ -109,12 +111,15 @@ def _evidence(run: RunFiles) -> dict[str, Any]:
         "blocks": blocks,
         "has_flags": any(value.flag for block in blocks for row in block.rows for value in row.controls),
         "notes": notes,
+        "gains": tables.gain_rows(results),
+        "stage_tables": stage_tables(results),
         "template_text": str(template.get("text") or ""),
         "findings": found,
         "finding_chart": figures.finding_chart(found),
         "lengths": figures.length_charts(run),
         "curves": figures.training_charts(run),
         "pairs": _pairs(run.pairs),
+        "grounding": grounding_section(run),
         "examples": None if run.examples is None else [_example(run.folder, mapping(row)) for row in run.examples],
         "kinds": [(kind, KINDS[kind], MEANINGS[kind]) for kind in MEANINGS if kind in _kinds(run.examples or [])],
     }
@@ -123,8 +128,9 @@ def _evidence(run: RunFiles) -> dict[str, Any]:
 def _pairs(pairs: dict[str, Any] | None) -> dict[str, Any] | None:
     if pairs is None:
         return None
-    counts = ("n_studies", "n_pairs", "dropped_ties", "dropped_abstained")
+    counts = ("n_studies", "n_pairs", "dropped_ties", "dropped_abstained", "n_feedback")
     facts: dict[str, Any] = {name: wording.whole(wording.count(pairs.get(name))) for name in counts}
+    facts["has_feedback"] = bool(wording.count(pairs.get("n_feedback")))
     facts["dropped_share"] = wording.percent(wording.number(pairs.get("dropped_share")), digits=1)
     return {**facts, "judge": str(pairs.get("judge") or wording.DASH), "rows": tables.pair_rows(pairs)}
 

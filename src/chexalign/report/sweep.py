@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,19 @@ from typing import Any
 
 from chexalign.errors import WorkError
 from chexalign.report import figures, tables, wording
-from chexalign.report.inputs import mapping, read_json, read_manifest, read_results
+from chexalign.report.curves import online_charts, zero_rows
+from chexalign.report.inputs import mapping, read_json, read_manifest
 from chexalign.report.page import fill, put, write_page
-from chexalign.report.sweep_chart import LOOKS, length_chart
+from chexalign.report.sweep_chart import length_chart
+from chexalign.report.sweep_tables import (
+    algorithm_name,
+    markdown,
+    notes,
+    seed_range,
+    settings_of,
+    split_tables,
+    times,
+)
 from chexalign.report.tables import SYMBOLS, Value, value
 from chexalign.report.wording import (
     NARROW,
@@ -45,15 +54,22 @@ class Line:
 
 
 def write_sweep_page(run_dir: Path) -> Path:
-    """Write `run_dir/sweep.html` in one step and return its path; each picked entry gets its own page.
+    """Write `run_dir/sweep.html` in one step and return its path, and sweep.md; each evaluated training gets its own page.
 
     Raises WorkError where there is no sweep.
     """
     found = _read(run_dir)
     for entry in _entries(found):
-        if entry.get("picked"):
-            write_page(_folder(run_dir, entry))
+        for label in _evaluated(entry):
+            write_page(_folder(run_dir, label))
+    put(run_dir / "sweep.md", markdown(found, _entries(found)))
     return put(run_dir / "sweep.html", render(run_dir, found))
+
+
+def tables_of(run_dir: Path) -> str:
+    """The tables of the test split as Markdown."""
+    found = _read(run_dir)
+    return markdown(found, _entries(found))
 
 
 def summary(run_dir: Path) -> list[str]:
@@ -78,24 +94,33 @@ def _winner(found: dict[str, Any]) -> dict[str, Any]:
     return next((e for e in _entries(found) if e.get("label") == found.get("winner")), {})
 
 
-def _folder(run_dir: Path, entry: dict[str, Any]) -> Path:
-    """The entry's folder. Raises WorkError for a label that leaves the sweep's."""
-    label = str(entry.get("label"))
+def _evaluated(entry: dict[str, Any]) -> list[str]:
+    """The folders of an entry's trainings that met the test split."""
+    runs = [mapping(r) for r in entry.get("runs") or []]
+    return [str(r.get("label")) for r in runs if entry.get("test") and not r.get("reason")]
+
+
+def _folder(run_dir: Path, label: str) -> Path:
+    """A training's folder. Raises WorkError for a label that leaves the sweep's."""
     if label in ("", ".", "..") or Path(label).name != label:
         raise WorkError(f"{run_dir}/sweep.json names an entry outside its folder: {label!r}")
     return run_dir / "sweep" / label
 
 
 def _metrics(found: dict[str, Any]) -> list[str]:
-    """The metric that picked, and the judge that made the pairs."""
-    return list(dict.fromkeys([str(found.get("select")), str(found.get("pair_judge"))]))
+    """The metric that picked, and the judge that made the pairs; the first headline judge where there are no pairs."""
+    second = found.get("pair_judge") or next(iter(found.get("headline") or []), found.get("select"))
+    return list(dict.fromkeys([str(found.get("select")), str(second)]))
 
 
 def render(run_dir: Path, found: dict[str, Any]) -> str:
     """The page as text."""
     entries, winner, metrics = _entries(found), _winner(found), _metrics(found)
     manifest = read_manifest(run_dir)
-    findings = tables.findings(read_results(_folder(run_dir, winner)))
+    blocks = mapping(mapping(winner.get("test")).get("findings"))
+    findings = tables.findings({"subsets": {f"{tables.FINDING}{label}": block for label, block in blocks.items()}})
+    found_tables = split_tables(found, entries)
+    seeds = [number(s) for s in found.get("seeds") or []]
     return fill(
         "sweep.html.j2",
         name=str(found.get("recipe")),
@@ -103,7 +128,7 @@ def render(run_dir: Path, found: dict[str, Any]) -> str:
         warnings=_warnings(found),
         is_phantom=mapping(mapping(manifest.get("recipe")).get("studies")).get("source") == "phantom",
         level=percent(number(found.get("level")) or 0.9),
-        n_pairs=whole(count(found.get("n_pairs"))),
+        n_pairs="" if count(found.get("n_pairs")) is None else whole(count(found.get("n_pairs"))),
         n_validation=whole(count(found.get("n_validation"))),
         samples=whole(count(found.get("samples"))),
         select=metrics[0],
@@ -112,23 +137,17 @@ def render(run_dir: Path, found: dict[str, Any]) -> str:
         charts=[(metric_name(m), length_chart(m, found, entries)) for m in metrics],
         baseline=_baseline(found, metrics),
         lines=[_line(e, metrics) for e in entries],
-        tests=_tests(found, entries, metrics),
-        times=_times(entries),
-        winner=_settings(winner),
+        tests=found_tables,
+        every=all(e.get("test") or e.get("reason") for e in entries),
+        online=online_charts(found, [(settings_of(e), e) for e in entries]),
+        zeros=zero_rows([(settings_of(e), e) for e in entries]),
+        seeds=", ".join(f"{s:g}" for s in seeds if s is not None),
+        times=times(entries),
+        winner=settings_of(winner),
         findings=findings,
         finding_chart=figures.finding_chart(findings),
         version=str(manifest.get("chexalign") or "unknown"),
     )
-
-
-def _name(entry: dict[str, Any]) -> str:
-    return LOOKS.get(str(entry.get("algorithm")), (str(entry.get("algorithm")), "", "", None))[0]
-
-
-def _settings(entry: dict[str, Any]) -> str:
-    """`DPO, beta 0.1, lr 0.0002`, as the recipe's row says it."""
-    given = {k: v for k, v in mapping(entry.get("given")).items() if k != "algorithm"}
-    return ", ".join([_name(entry), *(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in given.items())])
 
 
 def _answer(found: dict[str, Any]) -> list[dict[str, str]]:
@@ -137,7 +156,7 @@ def _answer(found: dict[str, Any]) -> list[dict[str, str]]:
     select, test = metrics[0], mapping(mapping(winner.get("test")).get("temperature_1"))
     n, best, start = len(_entries(found)), cell(winner.get("validation"), select), cell(found.get("baseline"), select)
     text = (
-        f"Of {n} settings, {_settings(winner)} has the best {sentence_name(select)} on the validation split: "
+        f"Of {n} settings, {settings_of(winner)} has the best {sentence_name(select)} on the validation split: "
         f"{score(best.mean)} {wording.interval(best.low, best.high)}; the baseline has {score(start.mean)}."
     )
     answer = [{"symbol": "", "text": text}]
@@ -159,7 +178,7 @@ def _warnings(found: dict[str, Any]) -> list[str]:
         )
     if failed := [str(e.get("label")) for e in entries if e.get("reason")]:
         warnings.append(f"{len(failed)} of {len(entries)} settings failed while training: {', '.join(failed)}.")
-    return warnings
+    return [*warnings, *notes(entries)]
 
 
 def _baseline(found: dict[str, Any], metrics: Sequence[str]) -> tuple[list[Value], str]:
@@ -172,12 +191,14 @@ def _line(entry: dict[str, Any], metrics: Sequence[str]) -> Line:
     symbol, meaning = SYMBOLS[wording.verdict(change)]
     relative = number(mapping(entry.get("train")).get("relative"))
     return Line(
-        algorithm=_name(entry),
-        settings=_settings(entry),
+        algorithm=algorithm_name(entry),
+        settings=settings_of(entry),
         label=str(entry.get("label")),
-        picked={"winner": "best of all", "algorithm": f"best {_name(entry)}"}.get(str(entry.get("picked")), ""),
+        picked={"winner": "best of all", "algorithm": f"best {algorithm_name(entry)}"}.get(
+            str(entry.get("picked")), ""
+        ),
         reason=str(entry.get("reason") or ""),
-        scores=tuple(value(cell(cells, m), m) for m in metrics),
+        scores=tuple(_score(cells, m) for m in metrics),
         difference=value(change, metrics[0], signed=True),
         symbol=symbol,
         meaning=meaning,
@@ -186,44 +207,7 @@ def _line(entry: dict[str, Any], metrics: Sequence[str]) -> Line:
     )
 
 
-def _tests(found: dict[str, Any], entries: Sequence[dict[str, Any]], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """One block per decoding: the picked entries' differences on the test split."""
-    wanted = list(dict.fromkeys([*reversed(metrics), *map(str, found.get("headline") or [])]))
-    blocks = []
-    for decoding, title in (("temperature_1", "Temperature 1"), ("greedy", "Greedy decoding")):
-        rows = []
-        for entry in entries:
-            if not (block := mapping(mapping(entry.get("test")).get(decoding))):
-                continue
-            changes = [cell(block.get("difference"), m) for m in wanted]
-            shown = [
-                (value(c, m, signed=True), *SYMBOLS[wording.verdict(c)]) for c, m in zip(changes, wanted, strict=True)
-            ]
-            words = score(cell(block.get("aligned"), "words").mean, "words")
-            line = {"settings": _settings(entry), "label": entry.get("label"), "changes": shown, "words": words}
-            rows.append({**line, "is_winner": entry.get("picked") == "winner"})
-            n, start = block.get("n_studies"), [value(cell(block.get("baseline"), m), m) for m in wanted]
-            before = score(cell(block.get("baseline"), "words").mean, "words")
-        if rows:
-            names = [metric_name(m) for m in wanted]
-            blocks.append(
-                {"title": title, "n": whole(count(n)), "names": names, "rows": rows, "start": start, "words": before}
-            )
-    return blocks
-
-
-def _times(entries: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Time of an epoch per algorithm: the median over its entries, and the paper's figure."""
-    rows = []
-    for algorithm in dict.fromkeys(str(e.get("algorithm")) for e in entries):
-        trained = [mapping(e.get("train")) for e in entries if e.get("algorithm") == algorithm]
-        found = {
-            k: [v for t in trained if (v := number(t.get(k))) is not None] for k in ("seconds_per_epoch", "relative")
-        }
-        if found["seconds_per_epoch"]:
-            ours = statistics.median(found["relative"]) if found["relative"] else None
-            paper = LOOKS.get(algorithm, (algorithm, "", "", None))[3]
-            seconds = wording.duration(statistics.median(found["seconds_per_epoch"]))
-            times = {"ours": "" if ours is None else f"{ours:.2f}", "paper": "" if paper is None else f"{paper:.1f}"}
-            rows.append({"name": _name({"algorithm": algorithm}), "n": str(len(trained)), "seconds": seconds, **times})
-    return rows
+def _score(cells: Any, metric: str) -> Value:
+    """The mean with its range over seeds where there are several, else with its interval."""
+    shown = value(cell(cells, metric), metric)
+    return Value(shown.mean, seed_range(cells, metric) or shown.interval)

@@ -21,6 +21,11 @@ LOOKS: dict[str, tuple[str, str, str, float | None]] = {
     "kto": ("KTO", "v", "#D55E00", 2.2),
     "orpo": ("ORPO", "X", "#CC79A7", 0.7),
     "sft": ("SFT", "P", "#3c4753", None),
+    "grpo": ("GRPO", "<", "#0072B2", None),
+    "orapo": ("OraPO", ">", "#D55E00", None),
+    "valor": ("VALOR", "p", "#009E73", None),
+    "online_dpo": ("on-policy DPO", "h", "#56B4E9", None),
+    "online_kto": ("on-policy KTO", "d", "#CC79A7", None),
 }
 
 

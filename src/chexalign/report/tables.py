@@ -28,6 +28,9 @@ BLOCKS = {
     "greedy": "All studies, greedy decoding",
     "abnormal": "Abnormal studies only",
     "greedy_abnormal": "Abnormal studies only, greedy decoding",
+    "warmup": "What the warm-up has brought: the untuned model (column Baseline), the warmed-up one (column Aligned)",
+    "greedy_warmup": "What the warm-up has brought, greedy decoding",
+    "shuffled": "Control: with the images of other studies",
 }
 FINDING = "finding/"
 
@@ -169,6 +172,31 @@ def by_importance(results: dict[str, Any]) -> Callable[[str], tuple[int, int, st
         return 3 if metric == "words" else 1, 0, metric
 
     return key
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What the aligned policy gains over the baseline with the right images and with others', and their difference."""
+
+    name: str
+    right: Value
+    shuffled: Value
+    difference: Value
+    symbol: str
+    meaning: str
+
+
+def gain_rows(results: dict[str, Any]) -> list[Gain]:
+    """Which part of each judge's gain needs the right image; the part that stays without it is language prior."""
+    blind = mapping(mapping(mapping(results.get("subsets")).get("shuffled")).get("difference"))
+    needs = mapping(mapping(mapping(results.get("controls")).get("shuffled_images")).get("gain"))
+    rows = []
+    for metric in sorted(needs, key=by_importance(results)):
+        cells = cell(results.get("difference"), metric), cell(blind, metric), cell(needs, metric)
+        symbol, meaning = SYMBOLS[verdict(cells[2])]
+        right, wrong, part = (value(c, metric, signed=True) for c in cells)
+        rows.append(Gain(metric_name(metric), right, wrong, part, symbol, meaning))
+    return rows
 
 
 def headline_metrics(results: dict[str, Any]) -> list[str]:

@@ -15,6 +15,18 @@ METRICS = {
         "CheXpert-rule F1",
         "agreement with the reference report on the 13 CheXpert findings, read from both texts by rules",
     ),
+    "chexpert_rule_macro_precision": (
+        "CheXpert-rule macro precision",
+        "rule labels: share of the stated findings that the reference has, mean over the findings that occur there",
+    ),
+    "chexpert_rule_macro_recall": (
+        "CheXpert-rule macro recall",
+        "rule labels: share of the reference's findings that are stated, mean over the findings that occur there",
+    ),
+    "chexpert_rule_macro_f1": (
+        "CheXpert-rule macro F1",
+        "rule labels: mean F1 of the findings that occur in the references (macro13 also counts those that do not, as 0)",
+    ),
     "finding_f1": ("finding F1", "findings stated with the right status, side, zone and size"),
     "rouge_l": ("ROUGE-L", "longest sequence of words shared with the reference report"),
     "rouge_1": ("ROUGE-1", "words shared with the reference text"),
