@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from chexalign import stats
 from chexalign.errors import WorkError
 from chexalign.examples import write_examples
+from chexalign.grounding import ground
 from chexalign.jsonl import atomic_write, read_records, write_json
 from chexalign.judges import JUDGES
 from chexalign.judges import from_recipe as load_judge
+from chexalign.policies import engines
 from chexalign.policies.open import open_policy, prompts_for
 from chexalign.policies.prompt import Prompt
+from chexalign.recipe import Evaluate
 from chexalign.records import Completion, Study
 from chexalign.results import SEED, Answers, block, finding_blocks, is_abnormal, warnings_for
 from chexalign.run import Run, StageResult
@@ -22,6 +26,7 @@ from chexalign.score import judge_to
 from chexalign.tasks import reference
 
 TEMPLATE_CANDIDATES = 60  # training reports among which the best fixed report is sought
+WHICH = ("baseline", "aligned")
 BATCH = 128  # studies per batch, at one report each
 
 
@@ -34,13 +39,20 @@ def evaluate(run: Run) -> StageResult:
         raise WorkError("no test study to evaluate on; raise studies.test_share or studies.n")
     references = [reference(run.recipe, s) for s in studies]
     rows: dict[tuple[str, str], list[Completion]] = {}
-    for which in ("baseline", "aligned"):
+    for which in (*WHICH, *stages_kept(run), *(["untuned"] if settings.untuned else [])):
         rows |= _generate(run, which, studies)
     answers = {key: _judge(run, key, studies, found) for key, found in rows.items()}
     results = _results(run, studies, references, answers)
     results["controls"] = {"template": _template_control(run, everyone, studies)}
     if ("aligned", "shuffled") in answers:
-        results["controls"]["shuffled_images"] = _shuffled_control(run, answers, _donors(run, studies))
+        donors = image_donors(run, studies)
+        results["controls"]["shuffled_images"] = _shuffled_control(run, answers, donors)
+        blind = answers["baseline", "shuffled"], answers["aligned", "shuffled"]
+        moved = [i for i, donor in enumerate(donors) if donor != i]
+        results["subsets"]["shuffled"] = block(*blind, references, moved, "temperature 1.0", settings)
+    if run.recipe.evaluate.grounding:
+        own = {which: rows[which, "temperature_1"] for which in ("baseline", "aligned")}
+        results["grounding"] = ground(run, studies, own, image_donors(run, studies))
     cut = [
         r for (which, decoding), found in rows.items() if which == "aligned" for r in found if decoding != "shuffled"
     ]
@@ -51,27 +63,63 @@ def evaluate(run: Run) -> StageResult:
     return StageResult(len(studies), sum(map(len, rows.values())), {})
 
 
-def _decodings(run: Run, which: str, images: bool) -> dict[str, float]:
-    """Name → temperature. The shuffled control decodes at temperature 1 too."""
+def _decodings(run: Run, images: bool) -> dict[str, float]:
+    """Name → temperature. The shuffled control decodes at temperature 1 too, with the seed of the right images."""
     settings = run.recipe.evaluate
     return {
         "temperature_1": 1.0,
         **({"greedy": 0.0} if settings.greedy else {}),
-        **({"shuffled": 1.0} if settings.shuffled_images and which == "aligned" and images else {}),
+        **({"shuffled": 1.0} if settings.shuffled_images and images else {}),
     }
+
+
+def stages_kept(run: Run) -> list[str]:
+    """The stages of online training whose best weights were kept: all but the last, whose weights are the aligned policy.
+
+    An arm of a sweep is held against the others by its end alone.
+    """
+    return (
+        [] if run.trunk else sorted(p.name for p in run.path("stages").glob("stage_*") if (p / "config.json").is_file())
+    )
+
+
+def _stage_blocks(
+    answers: dict[tuple[str, str], Answers], references: list[str], kept: Sequence[str], settings: Evaluate
+) -> dict[str, Any]:
+    """What each stage has brought over the one before it, paired; the first is held against the baseline."""
+    steps, found = ["baseline", *kept, "aligned"], {}
+    for decoding, prefix, words in (("temperature_1", "", "temperature 1.0"), ("greedy", "greedy_", "greedy")):
+        for number, (before, after) in enumerate(pairwise(steps), start=1):
+            if kept and (after, decoding) in answers:
+                pair = answers[before, decoding], answers[after, decoding]
+                found[f"{prefix}stage_{number}"] = block(*pair, references, range(len(references)), words, settings)
+    return found
+
+
+def _untuned_blocks(
+    answers: dict[tuple[str, str], Answers], references: list[str], settings: Evaluate
+) -> dict[str, Any]:
+    """What the warm-up has brought: the baseline held against the model it came from, paired."""
+    found = {}
+    for decoding, prefix, words in (("temperature_1", "", "temperature 1.0"), ("greedy", "greedy_", "greedy")):
+        if ("untuned", decoding) in answers:
+            pair = answers["untuned", decoding], answers["baseline", decoding]
+            found[f"{prefix}warmup"] = block(*pair, references, range(len(references)), words, settings)
+    return found
 
 
 def _generate(run: Run, which: str, studies: Sequence[Study]) -> dict[tuple[str, str], list[Completion]]:
     policy = open_policy(run, which)
+    engines.attach(policy, run.recipe.evaluate.engine, run.recipe.studies.max_images)
     prompts = prompts_for(run, policy, studies)
     rows = {}
     images = any(p.images for p in prompts)
-    for decoding, temperature in _decodings(run, which, images).items():
+    for decoding, temperature in _decodings(run, images and which in WHICH).items():
         rows[which, decoding] = generate_to(
             run.path(f"evaluation/{which}.{decoding}.jsonl"),
             policy,
             studies,
-            _with_other_images(prompts, _donors(run, studies)) if decoding == "shuffled" else prompts,
+            _with_other_images(prompts, image_donors(run, studies)) if decoding == "shuffled" else prompts,
             label=f"{which}, {decoding.replace('_', ' ')}",
             seed=run.recipe.seed + 1,
             n=1,
@@ -83,7 +131,7 @@ def _generate(run: Run, which: str, studies: Sequence[Study]) -> dict[tuple[str,
     return rows
 
 
-def _donors(run: Run, studies: Sequence[Study]) -> list[int]:
+def image_donors(run: Run, studies: Sequence[Study]) -> list[int]:
     """For each study another one with as many images, about half the list away; itself where there is no other."""
     groups: dict[int, list[int]] = {}
     for i, study in enumerate(studies):
@@ -125,6 +173,8 @@ def _results(
         cold = answers["baseline", "greedy"], answers["aligned", "greedy"]
         subsets["greedy"] = block(*cold, references, range(n), "greedy", settings)
         subsets["greedy_abnormal"] = block(*cold, references, abnormal, "greedy", settings)
+    subsets |= _stage_blocks(answers, references, stages_kept(run), settings)
+    subsets |= _untuned_blocks(answers, references, settings)
     subsets |= finding_blocks(*hot, references, "temperature 1.0", settings)
     return {
         "recipe": run.recipe.name,
@@ -138,17 +188,23 @@ def _results(
 
 
 def _shuffled_control(run: Run, answers: dict[tuple[str, str], Answers], donors: Sequence[int]) -> dict[str, Any]:
-    """Scores with other studies' images, and how much the right images add (paired, right − shuffled).
+    """The aligned policy with other studies' images, how much the right ones add to its scores (`difference`), and to
+    its gain over the baseline (`gain`); both paired, right − shuffled. The rest of the gain is language prior.
 
     A study that had to keep its own images counts as abstained.
     """
-    settings, real = run.recipe.evaluate, answers["aligned", "temperature_1"].scores
-    shuffled = answers["aligned", "shuffled"].scores
-    blind = {j: [v if donors[i] != i else None for i, v in enumerate(values)] for j, values in shuffled.items()}
+    settings = run.recipe.evaluate
+    before, real = (answers[w, "temperature_1"].scores for w in WHICH)
+    start, blind = (
+        {j: [v if donors[i] != i else None for i, v in enumerate(values)] for j, values in scores.items()}
+        for scores in (answers[w, "shuffled"].scores for w in WHICH)
+    )
+    boot = (settings.bootstrap, SEED, settings.level)
     return {
         "scores": _cells(run, blind),
-        "difference": {
-            j: stats.paired_difference(blind[j], real[j], settings.bootstrap, SEED, settings.level)
+        "difference": {j: stats.paired_difference(blind[j], real[j], *boot) for j in settings.judges},
+        "gain": {
+            j: stats.paired_difference(stats.change(start[j], blind[j]), stats.change(before[j], real[j]), *boot)
             for j in settings.judges
         },
     }

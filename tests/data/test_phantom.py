@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from chexalign.data.phantom import Finding, make_study, patient_of, phantom, streams
-from chexalign.data.phantom_draw import DRAW, draw
+from chexalign.data.phantom_draw import DRAW, draw, draw_places
 from chexalign.data.phantom_law import CHEXPERT, CHEXPERT_14, KINDS
 from chexalign.data.phantom_text import DENIALS, SENTENCES, SUMMARIES
 from chexalign.records import Study
@@ -259,3 +259,27 @@ def test_a_study_survives_json(studies: list[Study]):
     for study in studies[:20]:
         assert Study.from_json(study.to_json()) == study
         assert json.loads(study.to_json())["source"] == "phantom"
+
+
+def test_boxes_by_name_hold_the_parts_of_every_finding(studies: list[Study]):
+    apart = 0
+    for study in studies:
+        boxes = study.labels["boxes"]
+        assert set(boxes) == {n for n, v in study.labels["chexpert"].items() if v} - {"No Finding"}
+        for finding in study.labels["findings"]:
+            x0, y0, x1, y1 = finding["box"]
+            mine = boxes[CHEXPERT[finding["kind"]]]
+            if finding["kind"] != "device":
+                assert len(mine) == (2 if finding["side"] == "bilateral" or finding["kind"] == "edema" else 1)
+                apart += len(mine) == 2
+                for a, b, c, d in mine:  # each side has its own strongest point, so its box may be a little wider
+                    assert a > x0 - 0.07 and b > y0 - 0.07 and c < x1 + 0.07 and d < y1 + 0.07
+    assert apart > 20
+
+
+def test_telling_the_parts_changes_no_pixel():
+    findings = (Finding("effusion", "bilateral", size="moderate"), Finding("nodule", "left", "upper", size="small"))
+    image, places = draw_places(findings, streams(5, 0), streams(6, 0), SIZE)
+    plain, boxes = _drawn(findings)
+    assert np.array_equal(image, plain) and [box for box, _ in places] == boxes
+    assert [len(parts) for _, parts in places] == [2, 1]

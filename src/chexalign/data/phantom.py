@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from chexalign.data.phantom_draw import draw
+from chexalign.data.phantom_draw import draw_places
 from chexalign.data.phantom_law import Finding, draw_findings, labels
 from chexalign.data.phantom_text import write_findings, write_impression, write_indication
 from chexalign.jsonl import atomic_write
@@ -41,8 +41,8 @@ def make_study(seed: int, index: int, image_size: int, split: str = "train") -> 
     """One study and its frontal radiograph, uint8 (image_size, image_size), the patient's left on the image's right."""
     study, patient = streams(seed, 0, index), streams(seed, 1, patient_of(index))
     findings = draw_findings(study("findings"))
-    image, boxes = draw(findings, patient, study, image_size)
-    findings = tuple(replace(f, box=box) for f, box in zip(findings, boxes, strict=True))
+    image, places = draw_places(findings, patient, study, image_size)
+    findings = tuple(replace(f, box=box, parts=parts) for f, (box, parts) in zip(findings, places, strict=True))
     study_id = f"phantom-{seed}-{index:06d}"
     record = Study(
         study_id=study_id,

@@ -245,6 +245,11 @@ def _film(rng: np.random.Generator, attenuation: Layer) -> np.ndarray:
     return np.clip(light * 250.0 + 2.5, 0.0, 255.0).astype(np.uint8)
 
 
+def together(a: Box, b: Box) -> bool:
+    """Whether two boxes share a point."""
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+
+
 def draw(
     findings: Sequence[Finding],
     patient: Callable[[str], np.random.Generator],
@@ -255,6 +260,17 @@ def draw(
 
     `patient` and `study` give the random stream of a name: the same patient keeps the anatomy from study to study.
     """
+    image, places = draw_places(findings, patient, study, size)
+    return image, [box for box, _ in places]
+
+
+def draw_places(
+    findings: Sequence[Finding],
+    patient: Callable[[str], np.random.Generator],
+    study: Callable[[str], np.random.Generator],
+    size: int,
+) -> tuple[np.ndarray, list[tuple[Box, tuple[Box, ...]]]]:
+    """The same, and with each box the boxes of its parts: two where right and left lie apart, as in bilateral effusions."""
     anatomy = draw_anatomy(patient("anatomy"))
     ratio = anatomy.heart_ratio
     for finding in findings:
@@ -263,7 +279,7 @@ def draw(
     chest = make_chest(anatomy, size, ratio)
     masks = chest.lungs["right"].mask + chest.lungs["left"].mask
     air, dense, marks = masks * AIR, frame(chest), masks.copy()
-    boxes = []
+    boxes = list[tuple[Box, tuple[Box, ...]]]()
     for finding in findings:
         name = finding.device or finding.kind
         places = []
@@ -271,7 +287,8 @@ def draw(
             shadow = DRAW[name](chest, study(f"{name} {side}"), side, finding)
             air, dense, marks = air * (1.0 - shadow.fill), dense + shadow.dense, marks * (1.0 - shadow.clear)
             places.append(shadow.place)
-        boxes.append(box_of(np.maximum.reduce(places)))
+        whole, parts = box_of(np.maximum.reduce(places)), tuple(map(box_of, places))
+        boxes.append((whole, (whole,) if len(parts) == 1 or together(*parts) else parts))
     attenuation = dense - air + marks * (vessels(patient("vessels"), chest) + hila(chest))
     attenuation += _marker("L" if anatomy.marker > 0 else "R", size)
     return _film(study("film"), attenuation), boxes

@@ -38,9 +38,11 @@ class Finding:
     severity: str | None = None  # "mild", "moderate" or "severe"
     device: str | None = None  # "catheter", "pacemaker" or "tube" where kind is "device"
     box: Box | None = None
+    parts: tuple[Box, ...] = ()  # the boxes of what lies apart inside `box`: both sides of a bilateral finding
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "box": list(self.box) if self.box else None}
+        told = {**asdict(self), "box": list(self.box) if self.box else None}
+        return {k: v for k, v in told.items() if k != "parts"}
 
 
 NORMAL = 0.22  # share of studies without a finding besides devices
@@ -136,8 +138,15 @@ def _cells(finding: Finding) -> set[tuple[str, str]]:
 
 
 def labels(findings: tuple[Finding, ...]) -> dict[str, Any]:
-    """The exact ground truth: 14 CheXpert names → 0 or 1, and the findings with their places."""
+    """The exact ground truth: 14 CheXpert names → 0 or 1, the findings with their places, and the boxes of each name."""
     present = {CHEXPERT[f.kind] for f in findings}
     if present <= {"Support Devices"}:
         present.add("No Finding")
-    return {"chexpert": {n: int(n in present) for n in CHEXPERT_14}, "findings": [f.to_dict() for f in findings]}
+    boxes: dict[str, list[list[float]]] = {}
+    for finding in findings:
+        boxes.setdefault(CHEXPERT[finding.kind], []).extend(map(list, finding.parts))
+    return {
+        "chexpert": {n: int(n in present) for n in CHEXPERT_14},
+        "findings": [f.to_dict() for f in findings],
+        "boxes": boxes,  # (x0, y0, x1, y1) in fractions of the first image
+    }
