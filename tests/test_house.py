@@ -19,10 +19,12 @@ MAY_IMPORT = {  # package → what of ours it may import; everything not named m
     "report": {"report", "errors", "records", "stats"},
     "judges": {"judges", "errors", "records", "data"},  # data: images.py, for the judge that looks
     "recipe_base": set(),
-    "recipe_online": {"recipe_base"},
+    "recipe_engine": {"recipe_base"},
+    "recipe_online": {"recipe_base", "recipe_engine"},
     "recipe_preference": {"recipe_base"},
-    "recipe": {"recipe_base", "recipe_online", "recipe_preference"},
-    "recipe_file": {"recipe", "errors"},
+    "recipe_sweep": {"recipe_base"},
+    "recipe": {"recipe_base", "recipe_engine", "recipe_online", "recipe_preference", "recipe_sweep"},
+    "recipe_file": {"recipe", "recipe_engine", "errors"},
 }
 
 

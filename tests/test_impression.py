@@ -61,6 +61,7 @@ def raw(folder, tmp_path, **changes):
             "judges": ["rouge_1", "rouge_l", "chexpert_rule_f1", "finding_consistency"],
             "headline": ["rouge_l"],
             "bootstrap": 20,
+            "untuned": True,
         },
         "report": {"examples": 2},
         **changes,
@@ -135,6 +136,13 @@ def test_the_pairs_are_the_radiologists_text_against_the_loser(made):
         assert pair.rejected == texts[pair.study_id, shares.index(0)]
 
 
+def test_the_exported_pairs_hold_strings_as_a_text_models_template_wants_them(made):
+    rows = [json.loads(line) for line in (made[1] / "pairs_trl.jsonl").read_text().splitlines()]
+    assert rows and not any(row["images"] for row in rows)
+    for row in rows:
+        assert all(isinstance(turn["content"], str) for key in ("prompt", "chosen", "rejected") for turn in row[key])
+
+
 def test_dpo_starts_from_the_frozen_sft_adapter(made):
     """Base + SFT adapter is policy and reference alike before the first update, so the first loss is log 2."""
     first, *later = [json.loads(line) for line in (made[1] / "train_log.jsonl").read_text().splitlines()]
@@ -155,6 +163,16 @@ def test_the_warm_up_learns_and_the_references_are_impressions(made):
     assert results["task"] == "impression" and results["length"]["reference"] == pytest.approx(words)
     assert "shuffled_images" not in results["controls"]
     assert set(results["aligned"]) >= {"rouge_1", "rouge_l", "chexpert_rule_f1", "finding_consistency", "words"}
+
+
+def test_the_untuned_model_is_evaluated_beside_the_baseline(made):
+    results = json.loads((made[1] / "results.json").read_text())
+    for name in ("warmup", "greedy_warmup"):
+        before, after = (results["subsets"][name][side]["rouge_l"]["mean"] for side in ("baseline", "aligned"))
+        gained = results["subsets"][name]["difference"]["rouge_l"]
+        assert gained["mean"] == pytest.approx(after - before) and gained["low"] is not None
+    assert results["subsets"]["warmup"]["aligned"] == results["baseline"]
+    assert not attached(open_policy(finished_run(made[1]), "untuned").model)
 
 
 def test_the_page_shows_what_an_impression_was_written_from(made, tmp_path):
@@ -217,6 +235,7 @@ def test_a_group_judge_resumes_with_whole_groups(made, tmp_path, monkeypatch):
         ({"evaluate": {"judges": ["pairwise"], "headline": ["pairwise"]}}, "group"),
         ({"sample": {"studies": "rest"}, "warmup": {"share": 1.0, "tower": {"steps": 0}}}, "warmup.share"),
         ({"task": "summary"}, "task"),
+        ({"warmup": None, "sample": {}, "train": {}, "evaluate": {"untuned": True}}, "before a warm-up"),
         ({"policy": {"model": "x", "prompt": "Write."}}, "neither the findings nor an image"),
     ],
 )

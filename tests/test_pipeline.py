@@ -28,7 +28,7 @@ def test_results_have_the_promised_shape(results):
                 assert set(cell) >= CELL
                 if cell["low"] is not None:
                     assert cell["low"] <= cell["mean"] + 1e-9 and cell["mean"] <= cell["high"] + 1e-9
-    assert {"greedy", "abnormal", "greedy_abnormal"} <= set(results["subsets"])
+    assert {"greedy", "abnormal", "greedy_abnormal", "shuffled"} <= set(results["subsets"])
     assert any(name.startswith("finding/") for name in results["subsets"])
     for metric in (
         "chexpert_rule_f1",
@@ -47,6 +47,14 @@ def test_differences_are_aligned_minus_baseline(results):
     for metric, cell in results["difference"].items():
         expected = results["aligned"][metric]["mean"] - results["baseline"][metric]["mean"]
         assert cell["mean"] == pytest.approx(expected, abs=1e-9), metric
+
+
+def test_the_gain_is_split_into_what_needs_the_images_and_what_does_not(results):
+    """All test studies have another's images here, so the part that needs the right ones is the difference of both gains."""
+    assert results["subsets"]["shuffled"]["n_studies"] == results["n_studies"]
+    for metric, cell in results["controls"]["shuffled_images"]["gain"].items():
+        right, blind = (b["difference"][metric]["mean"] for b in (results, results["subsets"]["shuffled"]))
+        assert cell["mean"] == pytest.approx(right - blind, abs=1e-9), metric
 
 
 def test_a_judges_cell_is_the_mean_of_its_verdicts(results, tiny_run):

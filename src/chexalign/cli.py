@@ -117,11 +117,13 @@ def sweep(recipe: RecipeArgument, overrides: Overrides = None, quick: Quick = Fa
     """
     _quiet_libraries()
     from chexalign.recipe_file import load_recipe
-    from chexalign.report.sweep import summary, write_sweep_page
+    from chexalign.report.sweep import summary, tables_of, write_sweep_page
     from chexalign.sweep import sweep as run_sweep
 
     done = run_sweep(load_recipe(recipe, overrides, quick))
-    console.print(f"page: {write_sweep_page(done.dir).resolve()}", markup=False, soft_wrap=True)
+    page = write_sweep_page(done.dir).resolve()
+    for text in (tables_of(done.dir), f"page: {page}", f"tables: {page.with_suffix('.md')}"):
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     for line in summary(done.dir):
         say(line)
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from chexalign.errors import RecipeError
 from chexalign.recipe import ALGORITHM_NAMES, Algorithm, Dpo, Recipe, Section
+from chexalign.recipe_engine import ENGINE_NAMES, Engine
 
 
 class _Loader(yaml.SafeLoader):
@@ -104,9 +105,12 @@ def build_recipe(raw: dict[str, Any], where: str) -> Recipe:
         raise RecipeError(f"{where}: {_explain(error)}") from error
 
 
+TAGGED = dict.fromkeys(ALGORITHM_NAMES, Algorithm) | dict.fromkeys(ENGINE_NAMES, Engine)  # name of a form → all forms
+
+
 def _explain(error: ValidationError) -> str:
     problem = error.errors()[0]
-    loc = [str(p) for p in problem["loc"] if str(p) not in ALGORITHM_NAMES or p == problem["loc"][-1]]
+    loc = [str(p) for p in problem["loc"] if str(p) not in TAGGED or p == problem["loc"][-1]]
     dotted = ".".join(loc)
     if problem["type"] == "extra_forbidden":
         fields = _fields_at(problem["loc"][:-1])
@@ -122,8 +126,8 @@ def _explain(error: ValidationError) -> str:
 def _fields_at(loc: tuple[Any, ...]) -> list[str]:
     model: Any = Recipe
     for part in loc:
-        if part in ALGORITHM_NAMES:
-            model = next(m for m in get_args(get_args(Algorithm)[0]) if m.model_fields["type"].default == part)
+        if part in TAGGED:
+            model = next(m for m in get_args(get_args(TAGGED[part])[0]) if m.model_fields["type"].default == part)
             continue
         annotation = model.model_fields[part].annotation
         options = [annotation, *get_args(annotation)]

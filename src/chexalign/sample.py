@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chexalign.jsonl import Ledger, read_records
+from chexalign.policies import engines
 from chexalign.policies.generate import stream_seed
 from chexalign.policies.open import open_policy, prompts_for
 from chexalign.policies.policy import Policy
@@ -22,6 +23,7 @@ def sample_completions(run: Run) -> StageResult:
     train = [s for s in read_records(run.path("studies.jsonl"), Study) if s.split == "train"]
     studies = sampled_studies(run.recipe, train)
     policy = open_policy(run, "baseline")
+    engines.attach(policy, settings.engine, run.recipe.studies.max_images)
     rows = generate_to(
         run.path("completions.jsonl"),
         policy,
@@ -55,11 +57,13 @@ def generate_to(
 ) -> list[Completion]:
     """Generate for every study into a ledger at `path`; resumes, and writes rows in study order.
 
-    Batches are fixed by the study order, and a batch of which any row is missing is generated whole again: an
-    interrupted run ends in the same bytes as an uninterrupted one.
+    Prompts of like length share a batch. Batches are fixed by that and the study order, and a batch of which any row is
+    missing is generated whole again: an interrupted run ends in the same bytes as an uninterrupted one.
     """
     ledger = Ledger(path, Completion)
     order = {s.study_id: i for i, s in enumerate(studies)}
+    by_length = sorted(range(len(studies)), key=lambda i: len(prompts[i].text))
+    studies, prompts = [studies[i] for i in by_length], [prompts[i] for i in by_length]
     done = sum((s.study_id, j) in ledger for s in studies for j in range(n))
     with progress(label, len(studies) * n, "reports", done) as ticker:
         for start in range(0, len(studies) if not ledger.finished else 0, batch_size):
@@ -82,6 +86,7 @@ def generate_to(
                     policy=policy.name,
                     seed=study_seed,
                     tokens=one.tokens,
+                    written=policy.written(one.tokens),
                 )
                 for study, study_seed, group in zip(batch, seeds, groups, strict=True)
                 for j, one in enumerate(group)

@@ -114,7 +114,8 @@ def _verdicts(
     start = time.perf_counter()
     references = [reference(recipe, s) for s in studies]
     groups = [c.study_id for c in completions]
-    answers = reward(judge, [c.text for c in completions], references, studies, groups)
+    tagged = [c.written for c in completions if c.written is not None]  # of all or of none: the policy's setting
+    answers = reward(judge, [c.text for c in completions], references, studies, groups, written=tagged or None)
     seconds = round((time.perf_counter() - start) / max(1, len(completions)), 6)
     return [
         Verdict(

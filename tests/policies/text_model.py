@@ -8,8 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from chexalign.policies.tiny import BOS, EOS, PAD, build_tokenizer
 
 CHAT = (
-    "{% for m in messages %}<|{{ m['role'] }}|>"
-    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{{ m['content'][0]['text'] }}{% endif %}\n"
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}"  # strings alone, as SmolLM2's
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 TEXTS = [

@@ -8,6 +8,7 @@ import torch
 from chexalign.errors import RecipeError, WorkError
 from chexalign.recipe import Dpo, Sft
 from chexalign.train.batches import micro_batches, shard
+from chexalign.train.checkpoint import load_weights
 from chexalign.train.loop import Settings, Trainer, batches, epoch_order, steps_for
 from chexalign.train.optimiser import make_optimiser
 from chexalign.train.scoring_task import Example, ScoringTask
@@ -139,6 +140,26 @@ def test_early_stopping_keeps_the_best_weights(policy, prompts, tmp_path):
     state = trainer.run()
     assert state["stopped"] and state["best_step"] == 2 and len(snapshots) == 4
     assert torch.equal(policy.model.lm_head.weight, snapshots[1])
+
+
+def test_the_last_weights_are_kept_where_they_are_asked_for(policy, prompts, tmp_path):
+    """The first validation is the best; `best.pt`, which a resumed run reads, has the last weights too."""
+    losses = iter([1.0, 2.0, 3.0])
+    items = [Example(p, (policy.completion_ids("No pneumothorax."),)) for p in prompts]
+    given = {**SETTINGS, "steps": 2, "micro_batch_size": 4, "eval_every": 1, "eval_first": True, "keep": "last"}
+    task, work = ScoringTask(policy, Sft()), tmp_path / "work"
+    before = policy.model.lm_head.weight.detach().clone()
+    state = Trainer(
+        task, items, Settings(**given), work, tmp_path / "log.jsonl", "test", lambda: {"val_loss": next(losses)}
+    ).run()
+    after = policy.model.lm_head.weight.detach().clone()
+    assert state["best_step"] == 2 and state["best"] == 1.0 and not torch.equal(after, before)
+    with torch.no_grad():
+        policy.model.lm_head.weight.zero_()
+    load_weights(task.module, torch.load(work / "best.pt", weights_only=True))
+    assert torch.equal(policy.model.lm_head.weight, after)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rows[0]["before_val_loss"] == 1.0 and "before_val_loss" not in rows[1]
 
 
 def test_a_16_bit_recipe_moves_its_weights_at_a_small_rate(policy, prompts, tmp_path):

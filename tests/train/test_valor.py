@@ -1,14 +1,25 @@
 """VALOR: its two stages, the line of both rewards, and what the papers' tables vary."""
 
-import pytest
+import json
 
+import pytest
+from tests.driver import OVERRIDES
+from tests.train.test_online_training import ONLINE, Vowels, prepared, rows_of
+
+from chexalign.evaluate import evaluate
 from chexalign.judges import from_recipe
 from chexalign.judges.contract import reward
+from chexalign.policies import Policy
 from chexalign.recipe import Train
-from chexalign.recipe_online import Valor
+from chexalign.recipe_file import load_recipe
+from chexalign.recipe_online import Rollout, Valor
 from chexalign.records import Study
+from chexalign.run import Run
 from chexalign.run_judges import REWARDS_SEE
+from chexalign.train.align import align
 from chexalign.train.online_algorithms.valor import mixed, stages
+from chexalign.train.online_task import validator
+from chexalign.train.rollout import Asked
 
 
 def train(**changes) -> Train:
@@ -43,10 +54,70 @@ def test_both_rewards_by_hand():
     assert place[0] == 1 and min(place) >= 0
     line = mixed("rouge_l + every(3, bleu4)", "rank(bleu4)", 0.4)
     assert scores(line, 1) == pytest.approx([0.6 * r + 0.4 * p for r, p in zip(rouge, place, strict=True)])
-    assert scores(line, 3) == pytest.approx(
+    assert scores(line, 2) == pytest.approx(
         [0.6 * (r + b) + 0.4 * p for r, b, p in zip(rouge, bleu, place, strict=True)]
     )
 
 
 def test_ranks_are_the_advantages_unless_told_otherwise():
     assert Valor().scale == "rank" and Valor(scale="group").scale == "group"
+
+
+# ---- the road: two stages, what learns in each, and how the first one ends
+
+VALOR = "train.algorithm={type: valor, visual: rank(bleu4), stage_1_share: 0.5, freeze_2: [tower, projector]%s}"
+
+
+def run_of(source, folder, more="") -> Run:
+    changes = [f"run_dir={folder}", *OVERRIDES, *ONLINE, VALOR % more, "train.watch.every=1", "evaluate.bootstrap=20"]
+    return Run(load_recipe("tiny", changes), prepared(source, folder), {"stages": {}})
+
+
+def falling(*_):
+    """A validation that never gets better after the first."""
+    calls = iter(range(1000))
+    return lambda: {"val_loss": float(next(calls)), "val_chexpert_rule_f1": 0.5}
+
+
+@pytest.mark.parametrize(("more", "first"), [("", 3), (", plateau: 2", 2)])
+def test_stage_1_ends_by_its_share_of_the_rounds_or_by_a_plateau(tiny_run, tmp_path, monkeypatch, more, first):
+    monkeypatch.setattr("chexalign.train.online.validator", falling)
+    run = run_of(tiny_run, tmp_path / "run", more)
+    told = align(run).extra
+    assert [s["rounds"] for s in told["stages"]] == [first, 3] and [s["best_round"] for s in told["stages"]] == [0, 0]
+    rows = rows_of(run.dir)
+    assert [r["stage"] for r in rows] == [1] * 2 * first + [2] * 6  # two inner steps to a round
+    assert [r["round"] for r in rows] == [i // 2 for i in range(2 * (first + 3))]
+
+
+def test_each_stage_tells_what_learns_and_what_it_brought(tiny_run, tmp_path):
+    run = run_of(tiny_run, tmp_path / "run")
+    one, two = (s["learns"] for s in align(run).extra["stages"])
+    policy = Policy.load(run.dir / "baseline")
+    policy.freeze(("tower",))
+    count = sum(p.numel() for p in policy.scorer.parameters() if p.requires_grad)
+    assert set(one) == {"projector", "decoder"} and sum(part["weights"] for part in one.values()) == count
+    assert two == {"decoder": one["decoder"]}
+    evaluate(run)
+    found = json.loads((run.dir / "results.json").read_text())
+    first, second = (found["subsets"][name] for name in ("stage_1", "stage_2"))
+    for metric, cell in found["difference"].items():
+        assert (
+            first["baseline"][metric] == found["baseline"][metric]
+            and second["aligned"][metric] == found["aligned"][metric]
+        )
+        assert cell["mean"] == pytest.approx(first["difference"][metric]["mean"] + second["difference"][metric]["mean"])
+    assert {"greedy_stage_1", "greedy_stage_2"} <= set(found["subsets"])
+    assert not (run.dir / "evaluation/stage_1.shuffled.jsonl").exists()
+
+
+def test_validation_draws_the_same_random_numbers_each_time(tiny_folder, prompts):
+    """What a stage keeps is chosen among policies that were given the same luck."""
+    policy, judge = Policy.load(tiny_folder), Vowels()
+    asked = [
+        Asked(Study(f"s{i}", "p", "val", findings="The heart is normal."), p, "The heart is normal.")
+        for i, p in enumerate(prompts)
+    ]
+    drawn = validator(policy, judge, asked, Rollout(max_new_tokens=8), "vowels", 1.0)
+    first, greedy = drawn(), validator(policy, judge, asked, Rollout(max_new_tokens=8), "vowels")()
+    assert drawn() == first and greedy["val_loss"] != first["val_loss"]

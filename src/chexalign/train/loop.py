@@ -82,6 +82,7 @@ class Settings:
     repeat: int = 1  # optimizer steps on each batch; checkpoints and validations fall between batches
     first_step: int = 0  # the log's number of the first step, where an earlier part of the run has written to it
     eval_first: bool = False  # validate before any update, so that what is kept is never worse than the start
+    keep: str = "best"  # or "last": the weights after the last step, whatever a validation said
 
     @classmethod
     def of(cls, section: Any, **given: Any) -> Settings:
@@ -151,9 +152,9 @@ class Trainer(Generic[Item]):
     def run(self) -> dict[str, Any]:
         """Train to the end (or to the early stop), leave the best weights in the module, return the final state."""
         self._resume()
-        s, start = self.settings, time.monotonic()
+        s, start, before = self.settings, time.monotonic(), {}
         if self.validate and s.eval_first and not self.state["step"]:
-            self._validate(0)
+            before = {f"before_{name}": value for name, value in self._validate(0).items()}
         with progress(self.label, s.steps, "steps", self.state["step"]) as ticker:
             for step, (epoch, indices) in enumerate(self._batches()):
                 if step < self.state["step"] or self.state["stopped"]:
@@ -162,16 +163,21 @@ class Trainer(Generic[Item]):
                     "step": s.first_step + step,
                     "epoch": epoch,
                     **self._update(step, [self.items[i] for i in indices]),
+                    **before,
                 }
                 self.state["step"] = step + 1
                 if self.validate and ((step + 1) % s.eval_every == 0 or step + 1 == s.steps):
                     row |= self._validate(step + 1)
+                before = {}
                 self._append_log({**row, "seconds": round(time.monotonic() - start, 3)})
                 ticker.advance(1, f"loss {row['loss']:.4f}")
                 whole = (step + 1) % s.repeat == 0  # a checkpoint inside a batch could not say what was made from it
                 if whole and (step + 1) // s.repeat % -(-s.save_every // s.repeat) == 0 and step + 1 < s.steps:
                     self.checkpoint.write(self.state)
-        if self.state["best"] is not None:
+        if self.state["best"] is not None and s.keep == "last":
+            self.state["best_step"] = self.state["step"]
+            write_weights(self.task.module, self.folder / "best.pt")
+        elif self.state["best"] is not None:
             weights = torch.load(self.folder / "best.pt", weights_only=True, map_location="cpu")
             load_weights(self.task.module, weights)
         elif self.ema:

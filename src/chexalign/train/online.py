@@ -12,19 +12,20 @@ from chexalign import processes
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_json, read_records, write_json
 from chexalign.judges import from_recipe as load_judge
-from chexalign.policies import adapters
+from chexalign.policies import adapters, engines
 from chexalign.policies.adapters import make_trainable
 from chexalign.policies.open import open_for_training, prompts_for
-from chexalign.policies.policy import Policy
+from chexalign.policies.policy import PARTS, Policy
 from chexalign.progress import say
 from chexalign.recipe_online import Rollout
 from chexalign.records import Study
 from chexalign.run import Run, StageResult
 from chexalign.run_judges import REWARDS_SEE
+from chexalign.tasks import reference as to_be_written
 from chexalign.train import online_task
 from chexalign.train.balance import balanced
 from chexalign.train.batches import steps_for
-from chexalign.train.checkpoint import load_weights
+from chexalign.train.checkpoint import learning, load_weights
 from chexalign.train.loop import Settings, Trainer
 from chexalign.train.online_algorithms import algorithm_of
 from chexalign.train.online_algorithms.base import Stage
@@ -42,28 +43,35 @@ def train_online(run: Run) -> StageResult:
     A finished stage is marked by `train/stage_<i>/done.json`, beside its best weights; an unfinished one is resumed.
     """
     train, studies = run.recipe.train, read_records(run.path("studies.jsonl"), Study)
-    learnt_from = _chosen([s for s in studies if s.split == "train"], train.rollout, run.recipe.seed)
+    learnt_from = _chosen([s for s in studies if s.split == "train"], train.rollout, run.recipe.training_seed)
     held_out = [s for s in studies if s.split == "val"][: train.watch.limit]
     if not held_out:
         raise WorkError("online training validates on the val split, which is empty: raise studies.val_share")
     rounds = train.rollout.rounds or steps_for(len(learnt_from), train.batch_size, train.epochs)
     policy = open_for_training(run)
-    make_trainable(policy, train.freeze, train.lora, run.recipe.seed)
+    make_trainable(policy, train.freeze, train.lora, run.recipe.training_seed)
     policy.scorer.checkpointing = train.gradient_checkpointing
-    reference = None if adapters.attached(policy.model) else _frozen(run)
+    engines.attach(policy, train.rollout.engine, run.recipe.studies.max_images)
+    needed = algorithm_of(train.algorithm).reference(train.algorithm)
+    reference = _frozen(run) if needed and not adapters.attached(policy.model) else None
     asked, validated = (_asked(run, policy, s) for s in (learnt_from, held_out))
     told: dict[str, Any] = {"stages": []}
-    done = 0
-    for number, stage in enumerate(algorithm_of(train.algorithm).stages(train, rounds), start=1):
-        folder = run.path(f"train/stage_{number}")
+    done, stages = 0, algorithm_of(train.algorithm).stages(train, rounds)
+    for number, stage in enumerate(stages, start=1):
+        folder, kept = run.path(f"train/stage_{number}"), run.path(f"stages/stage_{number}")
         _learn(policy, stage, train.lora is not None, train.freeze)
+        learns = what_learns(policy)
+        if len(stages) > 1:
+            say(f"stage {number} of {len(stages)}: {stage.rounds} rounds, learning: {_told(learns)}")
         if (folder / "done.json").is_file():
             state = read_json(folder / "done.json")
             load_weights(policy.scorer, torch.load(folder / "best.pt", weights_only=True, map_location="cpu"))
         else:
-            state = _run_stage(run, policy, reference, stage, folder, done, (asked, validated))
+            state = _run_stage(run, policy, reference, (number, stage), folder, done, (asked, validated))
+        if number < len(stages) and not kept.exists():  # so that `evaluate` can say what each stage has brought
+            save_policy(policy, kept, run.path("train/unused"))
         done += state["rounds"]
-        told["stages"].append({"reward": stage.reward, **state})
+        told["stages"].append({"reward": stage.reward, "learns": learns, **state})
     told["rounds"] = done
     save_policy(policy, run.path("policy"), run.path("train"), run.recipe.policy.dtype)
     return StageResult(len(learnt_from), len(learnt_from), {}, told)
@@ -76,7 +84,8 @@ def _chosen(studies: list[Study], settings: Rollout, seed: int) -> list[Study]:
 
 
 def _asked(run: Run, policy: Policy, studies: Sequence[Study]) -> list[Asked]:
-    return [Asked(s, p) for s, p in zip(studies, prompts_for(run, policy, studies), strict=True)]
+    prompts = prompts_for(run, policy, studies)
+    return [Asked(s, p, to_be_written(run.recipe, s)) for s, p in zip(studies, prompts, strict=True)]
 
 
 def _frozen(run: Run) -> Policy:
@@ -84,6 +93,7 @@ def _frozen(run: Run) -> Policy:
     reference = open_for_training(run)
     reference.freeze(())
     reference.model.requires_grad_(False)
+    reference.reuse_features = True  # nothing of it ever learns
     return reference
 
 
@@ -95,18 +105,35 @@ def _learn(policy: Policy, stage: Stage, lora: bool, before: Sequence[str]) -> N
         raise RecipeError("train.algorithm.freeze_2: with train.lora the same parts learn in both stages")
 
 
+def what_learns(policy: Policy) -> dict[str, dict[str, int]]:
+    """Part → how many of its weights learn, in how many tensors; adapters are among the part that they sit in."""
+    found: dict[str, dict[str, int]] = {}
+    for name, weights in learning(policy.model).items():
+        inside = (p for p in ("projector", "tower", "decoder") if any(f".{x}." in f".{name}" for x in PARTS[p]))
+        part = next(inside, "head")
+        count = found.setdefault(part, {"weights": 0, "tensors": 0})
+        count["weights"] += weights.numel()
+        count["tensors"] += 1
+    return found
+
+
+def _told(learns: dict[str, dict[str, int]]) -> str:
+    return ", ".join(f"{part} ({count['weights']:,} weights)" for part, count in learns.items())
+
+
 def _run_stage(
     run: Run,
     policy: Policy,
     reference: Policy | None,
-    stage: Stage,
+    numbered: tuple[int, Stage],
     folder: Path,
     done: int,
     asked: tuple[list[Asked], list[Asked]],
 ) -> dict[str, Any]:
     train, inner = run.recipe.train, run.recipe.train.rollout.inner_steps
+    number, stage = numbered
     judge = load_judge(stage.reward, run.recipe.judges, REWARDS_SEE)
-    settings = online_task.Settings(train.algorithm, train.rollout, train.watch, run.recipe.seed, done)
+    settings = online_task.Settings(train.algorithm, train.rollout, train.watch, run.recipe.training_seed, done, number)
     task = OnlineTask(policy, reference, judge, settings)
     watched = load_judge(train.watch.judge, run.recipe.judges)
     trainer: Trainer[Any] = Trainer(
@@ -115,9 +142,10 @@ def _run_stage(
         Settings.of(
             train,
             steps=stage.rounds * inner,
-            seed=run.recipe.seed + done,
+            seed=run.recipe.training_seed + done,
             eval_every=train.watch.every * inner,
             eval_first=True,
+            keep=train.watch.keep,
             patience=stage.patience or NEVER,
             repeat=inner,
             first_step=done * inner,
@@ -125,7 +153,7 @@ def _run_stage(
         folder,
         run.path("train_log.jsonl"),
         f"training ({train.algorithm.type}, {stage.reward})",
-        validator(policy, watched, asked[1], train.rollout, train.watch.judge),
+        validator(policy, watched, asked[1], train.rollout, train.watch.judge, train.watch.temperature),
     )
     state = trainer.run()
     if state["best_step"] == 0:

@@ -22,15 +22,17 @@ class Asked:
 
     study: Study
     prompt: Prompt
+    reference: str  # the radiologist's text that it should write
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What the policy wrote for one study, G times, and the texts that judges read."""
+    """What the policy wrote for one study, G times, the texts that judges read, and those with their tags where it has any."""
 
     asked: Asked
     sampled: tuple[Sampled, ...]
     texts: tuple[str, ...]
+    written: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Group:
 def roll_out(policy: Policy, asked: Sequence[Asked], settings: Rollout, seed: int, number: int) -> list[Samples]:
     """G samples for each study. They depend on the policy, the seed, the round's number and the study alone."""
     found = []
+    if policy.engine is not None:
+        policy.engine.push()
     for start in range(0, len(asked), settings.batch_size):
         batch = asked[start : start + settings.batch_size]
         seeds = [stream_seed(seed, "round", number, a.study.study_id) for a in batch]
@@ -67,20 +71,22 @@ def roll_out(policy: Policy, asked: Sequence[Asked], settings: Rollout, seed: in
             seeds,
             top_p=settings.top_p,
         )
-        found += [
-            Samples(a, tuple(g), tuple(policy.text(s.tokens) for s in g)) for a, g in zip(batch, groups, strict=True)
-        ]
+        for one, group in zip(batch, groups, strict=True):
+            texts, tagged = [policy.text(s.tokens) for s in group], [policy.written(s.tokens) for s in group]
+            found.append(Samples(one, tuple(group), tuple(texts), tuple(w for w in tagged if w is not None)))
     return found
 
 
 def judge_groups(judge: Judge, groups: Sequence[Samples], number: int) -> list[list[Judgement]]:
-    """The judge's answers, group by group, against each study's own report. `number` is the step that rewards see."""
-    rows = [(text, group.asked.study) for group in groups for text in group.texts]
-    studies = [study for _, study in rows]
+    """The judge's answers, group by group, against each study's own reference. `number` is the step that rewards see."""
+    rows = [(text, group.asked) for group in groups for text in group.texts]
+    studies = [asked.study for _, asked in rows]
     names = [s.study_id for s in studies]
     if not rows:
         return []
-    taken = iter(reward(judge, [t for t, _ in rows], [s.findings for s in studies], studies, names, number))
+    texts, written = [t for t, _ in rows], [w for group in groups for w in group.written]
+    told = [asked.reference for _, asked in rows]
+    taken = iter(reward(judge, texts, told, studies, names, number, written or None))
     return [[next(taken) for _ in group.texts] for group in groups]
 
 

@@ -25,7 +25,7 @@ def repetition(text: str) -> float:
 
 def text_stats(groups: Sequence[Samples]) -> dict[str, float]:
     """Means over a round's samples. `entropy` is the mean −log π of the sampled tokens: its one-sample estimate, in nats."""
-    samples = [(s, text, g.asked.study.findings) for g in groups for s, text in zip(g.sampled, g.texts, strict=True)]
+    samples = [(s, text, g.asked.reference) for g in groups for s, text in zip(g.sampled, g.texts, strict=True)]
     texts = [text for _, text, _ in samples]
     tokens = sum(len(s.tokens) for s, *_ in samples)
     return {

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from chexalign.data.tags import wrapped
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_records
 from chexalign.judges.labels import LABELS, label_report
@@ -27,6 +28,8 @@ from chexalign.records import Study
 from chexalign.run import Run, StageResult
 from chexalign.studies import image_root
 from chexalign.tasks import reference, warmup_studies
+from chexalign.train.balance import mostly_normal
+from chexalign.train.batches import micro_batches
 from chexalign.train.expert import train_expert
 from chexalign.train.expert_measure import measure_expert
 from chexalign.train.loop import Settings, Trainer
@@ -98,6 +101,7 @@ def _start(run: Run, work: Path, train: Sequence[Study]) -> Path:
                 *(list_of_findings(s) for s in train),
                 wording_of(run.recipe).findings or "",
             ]
+            texts = [wrapped(t) if policy.wrap else t for t in texts]  # so that the tags are few tokens
             with saving(work):
                 build_tiny(policy.tiny, texts, fresh, run.recipe.seed)
         else:
@@ -122,6 +126,7 @@ def _opened(run: Run, folder: Path) -> Policy:
     settings = run.recipe.policy
     policy = Policy.load(str(folder), download=settings.download, trust_remote_code=settings.trust_remote_code)
     limit_pixels(policy.processor, settings)
+    policy.wrap = settings.wrap
     return policy
 
 
@@ -179,6 +184,7 @@ def _text_phase(
     else:
         policy.freeze(("tower",))
     task = ScoringTask(policy, Sft())
+    task.count_prefix = policy.processor is policy.tokenizer  # text prompts differ in length, and are cheap to count
     train, val = (
         [Example(p, (policy.completion_ids(target(s)),)) for p, s in zip(prompts_for(run, policy, x), x, strict=True)]
         for x in splits
@@ -187,8 +193,7 @@ def _text_phase(
 
     def validate() -> dict[str, float]:
         losses = []
-        for start in range(0, len(val), phase.batch_size):
-            items = val[start : start + phase.batch_size]
+        for items in micro_batches(val, task.size, phase.micro_batch_size):
             losses.append(task.loss(task.module(*task.inputs(items)), items)[0])
         return {"val_loss": float(torch.cat(losses).mean())}
 
@@ -205,4 +210,7 @@ def _finding_list_phase(
 def _report_phase(
     run: Run, policy: Policy, phase: Phase, train: Sequence[Study], val: Sequence[Study]
 ) -> dict[str, Any]:
+    assert run.recipe.warmup is not None
+    if share := run.recipe.warmup.normal:
+        train, val = (mostly_normal(x, share, finding_labels) for x in (train, val))
     return _text_phase(run, policy, phase, (train, val), lambda s: reference(run.recipe, s), "report")
