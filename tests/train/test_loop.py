@@ -146,7 +146,15 @@ def test_the_last_weights_are_kept_where_they_are_asked_for(policy, prompts, tmp
     """The first validation is the best; `best.pt`, which a resumed run reads, has the last weights too."""
     losses = iter([1.0, 2.0, 3.0])
     items = [Example(p, (policy.completion_ids("No pneumothorax."),)) for p in prompts]
-    given = {**SETTINGS, "steps": 2, "micro_batch_size": 4, "eval_every": 1, "eval_first": True, "keep": "last"}
+    given = {
+        **SETTINGS,
+        "steps": 2,
+        "micro_batch_size": 4,
+        "eval_every": 1,
+        "eval_first": True,
+        "keep": "last",
+        "patience": 9,
+    }
     task, work = ScoringTask(policy, Sft()), tmp_path / "work"
     before = policy.model.lm_head.weight.detach().clone()
     state = Trainer(
