@@ -223,6 +223,16 @@ def test_a_missing_file_is_said_plainly(tmp_path: Path, missing: str, says: str)
     assert page.open == [] and says in page.text
 
 
+def test_a_run_that_learnt_from_rewards_lacks_no_pairs(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", n_studies=4)
+    (folder / "pairs_summary.json").unlink()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["recipe"].setdefault("train", {})["reward"] = "rank(<visual>)"
+    write_json(folder / "manifest.json", manifest)
+    page = show(folder)
+    assert "rank(<visual>)" in page.text and "Missing: pairs_summary.json" not in page.text
+
+
 def test_a_run_that_only_began_still_has_a_page(tmp_path: Path) -> None:
     write_json(
         tmp_path / "manifest.json",

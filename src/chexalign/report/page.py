@@ -119,6 +119,7 @@ def _evidence(run: RunFiles) -> dict[str, Any]:
         "lengths": figures.length_charts(run),
         "curves": figures.training_charts(run),
         "pairs": _pairs(run.pairs),
+        "reward": str(mapping(mapping(mapping(run.manifest or {}).get("recipe")).get("train")).get("reward") or ""),
         "grounding": grounding_section(run),
         "examples": None if run.examples is None else [_example(run.folder, mapping(row)) for row in run.examples],
         "kinds": [(kind, KINDS[kind], MEANINGS[kind]) for kind in MEANINGS if kind in _kinds(run.examples or [])],
