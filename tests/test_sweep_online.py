@@ -80,7 +80,7 @@ def test_every_row_is_trained_once_per_seed_and_a_long_label_stays_a_folders_nam
     [
         (["sweep.grid=[{algorithm: grpo, reward: null}]"], "grpo needs a reward"),
         (["sweep.grid=[{algorithm: dpo, reward: bleu4}]"], "dpo learns from pairs: remove reward"),
-        (["sweep.grid=[{algorithm: grpo, reward: finding_f1}]"], "watch.judge 'finding_f1' is in the reward"),
+        (["sweep.grid=[{algorithm: grpo, reward: finding_f1}]"], "is in the reward (finding_f1)"),
         (["sweep.grid=[{algorithm: grpo, rollout: {studis: 4}}]"], "did you mean"),
         (["sweep.grid=[{algorithm: valor, name: 3}]"], "name 3 is not text"),
         (["sweep.seeds=[0, 0]"], "a seed is given twice"),

@@ -157,6 +157,11 @@ Algorithm = Annotated[
 ALGORITHM_NAMES = tuple(get_args(t.model_fields["type"].annotation)[0] for t in get_args(get_args(Algorithm)[0]))
 
 
+def _names(line: str) -> set[str]:
+    """The judges that a line names; a word before a bracket is a function."""
+    return set(re.findall(r"(?<![\w\[:.-])[A-Za-z_]\w*(?:\[[^\]]*\])?(?![\w\[]|\s*\()", line))
+
+
 class Train(Section):
     """The paper's settings unless a recipe says otherwise: one epoch, cosine with 10 % warm-up, tower frozen."""
 
@@ -211,9 +216,10 @@ class Train(Section):
         if self.online != (self.reward is not None):
             wrong = "needs a reward, for example" if self.online else "learns from pairs: remove"
             raise ValueError(f"{self.algorithm.type} {wrong} reward: {self.reward or 'finding_f1'}")
-        if any(re.search(rf"(?<!\w){re.escape(self.watch.judge)}(?![\w\[])", line) for line in self.rewards):
+        if shared := _names(self.watch.judge) & {name for line in self.rewards for name in _names(line)}:
             raise ValueError(
-                f"watch.judge {self.watch.judge!r} is in the reward: choose one that training does not see"
+                f"watch.judge {self.watch.judge!r} is in the reward ({', '.join(sorted(shared))}): choose one that training "
+                "does not see"
             )
         return self
 

@@ -120,7 +120,9 @@ def _explain(error: ValidationError) -> str:
     if problem["type"] == "missing":
         return f"key {dotted!r} is missing"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{dotted}: {message} (got {problem['input']!r})" if dotted else message
+    if not dotted or isinstance(problem["input"], dict):  # a whole section would drown its message
+        return f"{dotted}: {message}" if dotted else message
+    return f"{dotted}: {message} (got {problem['input']!r})"
 
 
 def _fields_at(loc: tuple[Any, ...]) -> list[str]:

@@ -21,7 +21,8 @@ from chexalign.data.images import load_image
 from chexalign.errors import WorkError
 from chexalign.policies.layers import decoder_layers
 from chexalign.policies.logps import Prefix, inner_model
-from chexalign.policies.policy import SEQUENCE_INPUTS, Policy
+from chexalign.policies.padding import SEQUENCE_INPUTS
+from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
 from chexalign.policies.vision_cache import FEATURE, stored_features
 

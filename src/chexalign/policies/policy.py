@@ -22,11 +22,11 @@ from chexalign.policies import generate as sampling
 from chexalign.policies.engines import Engine
 from chexalign.policies.head import check_head
 from chexalign.policies.logps import Prefix, Scorer, inner_model
+from chexalign.policies.padding import left_padded, right_padded
 from chexalign.policies.processors import load_processor
 from chexalign.policies.prompt import Prompt
 from chexalign.policies.vision_cache import FeatureStore, as_inputs, can_store, tower_features, without_pixels
 
-SEQUENCE_INPUTS = ("token_type_ids", "mm_token_type_ids")  # processor outputs that have one entry per token
 PARTS = {  # name used in recipes → attribute prefixes of the parts, over the families
     "tower": ("vision_tower", "visual", "vision_model"),
     "projector": ("multi_modal_projector", "connector", "visual.merger"),
@@ -141,17 +141,7 @@ class Policy:
         core, _ = inner_model(self.model)
         cached = self.reuse_features and can_store(core)
         items = [self._encode_one(p, cached) for p in prompts]
-        longest = max(i["input_ids"].shape[1] for i in items)
-        pad = self.tokenizer.pad_token_id
-        ids = torch.cat([_left_pad(i["input_ids"], longest, pad) for i in items])
-        mask = torch.cat([_left_pad(i["attention_mask"], longest, 0) for i in items])
-        extra: dict[str, Tensor] = {}
-        for name in dict.fromkeys(k for i in items for k in i if k not in ("input_ids", "attention_mask")):
-            parts = [i[name] for i in items if name in i]
-            if name in SEQUENCE_INPUTS:
-                parts = [_left_pad(p, longest, 0) for p in parts]
-            extra[name] = torch.cat(_same_tiles(parts))
-        return Prefix(ids, mask, extra).to(self.device)
+        return left_padded(items, self.tokenizer.pad_token_id).to(self.device)
 
     def _encode_one(self, prompt: Prompt, cached: bool) -> dict[str, Tensor]:
         key = (prompt.root, "\x1f".join((prompt.text, *prompt.images)))
@@ -196,12 +186,7 @@ class Policy:
 
     def pad_completions(self, completions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Right-padded ids and mask, both (N, T)."""
-        longest = max(map(len, completions))
-        ids = torch.zeros(len(completions), longest, dtype=torch.long)
-        mask = torch.zeros(len(completions), longest, dtype=torch.long)
-        for row, tokens in enumerate(completions):
-            ids[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, : len(tokens)] = 1
+        ids, mask = right_padded(completions)
         return ids.to(self.device), mask.to(self.device)
 
     # ---- the two things a policy does
@@ -301,15 +286,3 @@ def _downloaded_before(name: str) -> str:
             f"policy.model {name!r} is not on this machine: give a checkpoint folder, or set policy.download=true to fetch "
             "the hub id"
         ) from error
-
-
-def _same_tiles(parts: list[Tensor]) -> list[Tensor]:
-    """Zero tiles after a study's own, (rows, tiles, …) → the most tiles of all; models with tiled images skip those."""
-    if parts[0].dim() < 4:
-        return parts
-    most = max(p.shape[1] for p in parts)
-    return [nn.functional.pad(p, (0, 0) * (p.dim() - 2) + (0, most - p.shape[1])) for p in parts]
-
-
-def _left_pad(row: Tensor, length: int, value: int) -> Tensor:
-    return nn.functional.pad(row, (length - row.shape[1], 0), value=value)
