@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from urllib.parse import urlencode
 
 import pytest
@@ -259,7 +260,10 @@ def test_a_run_without_two_texts_per_study_is_refused(folder):
 
 def test_the_command_serves_until_ctrl_c_and_says_how_to_use_the_file(folder):
     words = [sys.executable, "-m", "chexalign", "review", str(folder), "--reviewer", "ann"]
-    program = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    heard = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # a suite in the background ignores it: so would its child
+    program = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     try:
         line = program.stderr.readline()
         port, token = re.search(r"open http://127\.0\.0\.1:(\d+)/([^/]+)/ in a browser", line).groups()
