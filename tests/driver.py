@@ -1,6 +1,8 @@
 """Runs the whole road in a process of its own, which can be told to kill itself, hard, at a chosen moment."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,3 +54,12 @@ def start(run_dir: Path, where: str = "nowhere", at: int = 0, command: str = "ru
     done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr[-3000:]
     return done.returncode
+
+
+def back_to_pairs(run: Path, folder: Path) -> Path:
+    """A copy of a finished run at `folder` that has come as far as its pairs."""
+    shutil.copytree(run, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["stages"]["train"], manifest["stages"]["evaluate"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder

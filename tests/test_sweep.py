@@ -18,7 +18,7 @@ from chexalign.run import Run, lock
 from chexalign.sweep import _length_controlled, sweep
 from chexalign.sweep_grid import GRIDS, grid_entries
 from chexalign.sweep_results import _cost, mark_picked
-from tests.driver import OVERRIDES, start
+from tests.driver import OVERRIDES, back_to_pairs, start
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 GRID = (
@@ -152,11 +152,7 @@ def test_an_epoch_is_timed_by_the_median_step(tmp_path):
 @pytest.fixture(scope="module")
 def swept(tiny_run, tmp_path_factory) -> Path:
     """A sweep grown on a run that has come as far as its pairs; they are used as they are."""
-    folder = tmp_path_factory.mktemp("swept") / "run"
-    shutil.copytree(tiny_run, folder)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["stages"]["train"], manifest["stages"]["evaluate"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    folder = back_to_pairs(tiny_run, tmp_path_factory.mktemp("swept") / "run")
     sweep(recipe(folder))
     return folder
 

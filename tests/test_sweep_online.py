@@ -18,7 +18,7 @@ from chexalign.results import SEED, label_set
 from chexalign.sweep import sweep
 from chexalign.sweep_curves import curves_of, zero_rewards
 from chexalign.sweep_grid import grid_entries
-from tests.driver import OVERRIDES, start
+from tests.driver import OVERRIDES, back_to_pairs, start
 
 ROUNDS = 4
 SMALL = [
@@ -145,11 +145,7 @@ def test_a_curve_is_the_mean_over_seeds_with_its_range(tmp_path):
 @pytest.fixture(scope="module")
 def swept(tiny_run, tmp_path_factory) -> Path:
     """A sweep grown on a run that has come as far as its pairs."""
-    folder = tmp_path_factory.mktemp("online") / "run"
-    shutil.copytree(tiny_run, folder)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["stages"]["train"], manifest["stages"]["evaluate"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    folder = back_to_pairs(tiny_run, tmp_path_factory.mktemp("online") / "run")
     sweep(recipe(folder))
     return folder
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from torch.utils.data import SequentialSampler
 from trl import DPOConfig
 
 from chexalign.data.masks import unmasked
@@ -25,7 +23,8 @@ from chexalign.train.loop import Settings, Trainer
 from chexalign.train.scoring_task import Example, ScoringTask
 from engine_parts.our_side import InlineTask
 from engine_parts.setting import BETA, LR
-from engine_parts.trl_side import _Recording, _Turns
+from engine_parts.trl_side import _Recording
+from engine_parts.turns import Recorded
 
 LORA = Lora(r=16, alpha=32)
 PROMPT_TOKENS, COMPLETION_TOKENS = (80, 150), (15, 40)  # of the pairs taken
@@ -58,12 +57,12 @@ def pairs(one: Policy, n: int) -> list[dict[str, str]]:
     return found
 
 
-class TrlLora:
-    """`step()` runs one step and returns its seconds; losses and gradient norms are kept."""
+class TrlLora(Recorded):
+    """TRL's own reference: adapters off, in the step or (`stored`) before the first."""
 
     def __init__(self, ours: Policy, data: list[dict[str, str]], folder: Path, steps: int, batch: int, stored: bool):
+        super().__init__()
         base = Policy.load(checkpoint_of("smollm2"))
-        self.turns, self.norms = _Turns(), list[float]()
         arguments = DPOConfig(
             output_dir=str(folder / f"trl-{stored}"),
             per_device_train_batch_size=batch,
@@ -92,7 +91,6 @@ class TrlLora:
             callbacks=[self.turns],
         )
         self.start_seconds = time.perf_counter() - start  # with `stored`, the reference's pass is in it
-        self.trainer.seen = []
         learner: Any = self.trainer.model
         known = {n: p for n, p in ours.model.named_parameters() if p.requires_grad}
         with torch.no_grad():
@@ -100,34 +98,7 @@ class TrlLora:
                 if parameter.requires_grad:
                     parameter.copy_(known.pop(name))
         assert not known, f"TRL trains other parameters: {list(known)[:3]}"
-        in_order = SequentialSampler(data)
-        vars(self.trainer)["_get_train_sampler"] = lambda *_: in_order
-        clip = self.trainer.accelerator.clip_grad_norm_
-        vars(self.trainer.accelerator)["clip_grad_norm_"] = lambda *a, **k: self._note(clip(*a, **k))
-        self.thread = threading.Thread(target=self.trainer.train, daemon=True)
-        self.thread.start()
-
-    def _note(self, norm: torch.Tensor) -> torch.Tensor:
-        self.norms.append(float(norm))
-        return norm
-
-    @property
-    def losses(self) -> list[float]:
-        return self.trainer.seen
-
-    def step(self) -> float:
-        start = time.perf_counter()
-        self.turns.go.set()
-        while not self.turns.done.wait(1):
-            if not self.thread.is_alive():
-                raise RuntimeError("TRL's trainer stopped early")
-        self.turns.done.clear()
-        return time.perf_counter() - start
-
-    def close(self) -> None:
-        self.turns.over = True
-        self.turns.go.set()
-        self.thread.join()
+        self.begin()
 
 
 class InlineLora(InlineTask):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
 from engine_parts.setting import LR, SPECIAL, Case, model, processor
-from engine_parts.trl_side import _Turns
+from engine_parts.turns import InTurns
 
 TEMPLATE = (
     "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -53,7 +52,7 @@ def rewards(completions: Sequence[Any], **_: Any) -> list[float | None]:
     return [reward_of(c if isinstance(c, str) else c[0]["content"]) for c in completions]
 
 
-class TrlOnline:
+class TrlOnline(InTurns):
     """`step()` runs one step and returns its seconds, and `phases` those of rollout and round (rollout, rewards, reference)."""
 
     def __init__(
@@ -69,12 +68,12 @@ class TrlOnline:
         inner: int = 1,
         checkpointing: bool = False,
     ):
+        super().__init__()
         self.policy = model(case)
         if beta:  # TRL loads its reference from where the model says it is from
             self.policy.save_pretrained(folder / "start")
             self.policy.config._name_or_path = str(folder / "start")
         self.policy.model.vision_tower.requires_grad_(False)
-        self.turns = _Turns()
         prepared = processor(case)
         prepared.chat_template = TEMPLATE
         arguments = GRPOConfig(
@@ -122,20 +121,6 @@ class TrlOnline:
         self.phases: dict[str, list[float]] = {"rollout": [], "round": []}
         self.trainer.phases = self.phases
         self.trainer.batch = None
-        self.thread = threading.Thread(target=self.trainer.train, daemon=True)
-        self.started = False
-
-    def step(self) -> float:
-        if not self.started:
-            self.started = True
-            self.thread.start()
-        start = time.perf_counter()
-        self.turns.go.set()
-        while not self.turns.done.wait(1):
-            if not self.thread.is_alive():
-                raise RuntimeError("TRL's trainer stopped early")
-        self.turns.done.clear()
-        return time.perf_counter() - start
 
     def lengths(self) -> list[float]:
         """Of the last round's completions, in tokens."""
@@ -145,9 +130,3 @@ class TrlOnline:
         """What TRL samples, scores and normalises for its first prompt, before any update."""
         self.policy.eval()
         return self.trainer._generate_and_score_completions([self.trainer.train_dataset[0]] * group)
-
-    def close(self) -> None:
-        self.turns.over = True
-        self.turns.go.set()
-        if self.started:
-            self.thread.join()

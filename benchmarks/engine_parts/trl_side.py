@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import copy
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from PIL import Image
-from torch.utils.data import SequentialSampler
-from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from engine_parts.setting import BATCH, BETA, LR, Case, model, processor
-
-
-class _Turns(TrainerCallback):
-    """Lets the trainer's thread run for one step when told to."""
-
-    def __init__(self) -> None:
-        self.go, self.done, self.over = threading.Event(), threading.Event(), False
-
-    def _wait(self) -> None:
-        self.go.wait()
-        self.go.clear()
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self._wait()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.done.set()
-        self._wait()
-        control.should_training_stop = self.over
+from engine_parts.turns import Recorded
 
 
 class _Recording(DPOTrainer):
@@ -46,14 +24,13 @@ class _Recording(DPOTrainer):
         return loss
 
 
-class TrlSteps:
-    """`step()` runs one step and returns its seconds; losses and gradient norms are kept."""
+class TrlSteps(Recorded):
+    """DPO over images, the reference a copy of the policy."""
 
     def __init__(self, case: Case, data: list[dict[str, Any]], folder: Path, steps: int):
+        super().__init__()
         policy = model(case)
         policy.model.vision_tower.requires_grad_(False)
-        self.turns = _Turns()
-        self.norms: list[float] = []
         arguments = DPOConfig(
             output_dir=str(folder / "trl"),
             per_device_train_batch_size=BATCH,
@@ -85,30 +62,4 @@ class TrlSteps:
             processing_class=processor(case),
             callbacks=[self.turns],
         )
-        self.trainer.seen = []
-        in_order = SequentialSampler(table)
-        vars(self.trainer)["_get_train_sampler"] = lambda *_: in_order
-        clip = self.trainer.accelerator.clip_grad_norm_
-        vars(self.trainer.accelerator)["clip_grad_norm_"] = lambda *a, **k: self._note(clip(*a, **k))
-        self.thread = threading.Thread(target=self.trainer.train, daemon=True)
-        self.thread.start()
-
-    def _note(self, norm: torch.Tensor) -> torch.Tensor:
-        self.norms.append(float(norm))
-        return norm
-
-    @property
-    def losses(self) -> list[float]:
-        return self.trainer.seen
-
-    def step(self) -> float:
-        start = time.perf_counter()
-        self.turns.go.set()
-        self.turns.done.wait()
-        self.turns.done.clear()
-        return time.perf_counter() - start
-
-    def close(self) -> None:
-        self.turns.over = True
-        self.turns.go.set()
-        self.thread.join()
+        self.begin()
