@@ -121,6 +121,11 @@ def test_curves_show_every_online_setting_and_the_rarest_findings(found: dict[st
     for chart in charts:
         assert f">{'OraPO 400'}</text>" in str(chart.svg) and ">SFT</text>" not in str(chart.svg)
         assert "mean of 2 seeds" in chart.caption
+    assert charts[1].caption.startswith("One report per study, greedy.")
+    for entry, heat in zip(found["entries"][:2], (1.0, 0.5), strict=True):
+        entry["settings"]["watch"]["temperature"] = heat
+    told = online_charts(found, [(e["name"], e) for e in found["entries"]])[1].caption
+    assert told.startswith("One report per study, at temperature 0.5 or at temperature 1.")
     rare = re.findall(r">([A-Z][A-Za-z ]+ \(\d+\))</text>", str(charts[2].svg))
     assert len(rare) == RAREST and rare[0] == "Pneumonia (4)" and "Fracture (2)" not in rare  # two studies say nothing
     assert ">Macro precision</text>" in str(charts[1].svg) and ">Macro recall</text>" in str(charts[1].svg)

@@ -55,10 +55,17 @@ def online_charts(found: dict[str, Any], named: Sequence[tuple[str, dict[str, An
     charts = [
         ("samples", "Samples while training", _panels(SAMPLES, online, SMOOTH), f"Means of {SMOOTH} rounds.{band} Settings "
          "with different rewards cannot be compared by reward."),
-        ("validation", "Validation", _panels(validated, online), f"One greedy report per study.{band}"),
+        ("validation", "Validation", _panels(validated, online), f"One report per study, {_decoding(named)}.{band}"),
         ("rare", "The rarest findings, F1 on validation", rare, f"In brackets: validation studies that have it.{band}"),
     ]  # fmt: skip
     return [Drawing(title, _draw(name, title, panels), caption) for name, title, panels, caption in charts if panels]
+
+
+def _decoding(named: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """How the online settings wrote their validation reports."""
+    watches = [mapping(mapping(e.get("settings")).get("watch")) for _, e in named if mapping(e.get("curves"))]
+    heats = sorted({number(w.get("temperature")) or 0.0 for w in watches})
+    return " or ".join(f"at temperature {heat:g}" if heat else "greedy" for heat in heats)
 
 
 def zero_rows(named: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[str, str, str, str]]:
