@@ -119,6 +119,7 @@ class Watch(Section):
     length: tuple[Weight, Weight] = (0.3, 2.5)  # words of a sample over those of its reference, mean of a round
     repetition: Share = 0.3  # most: share of 4-grams of words that their report has already had
     distinct: Share = 0.2  # least: share of a round's reports that are unlike all before them
+    truncated: Share = 0.5  # most: share of a round's samples that max_new_tokens cuts
 
 
 OnlineAlgorithm = Grpo | OraPo | Valor | OnlineDpo | OnlineKto

@@ -208,9 +208,15 @@ def test_reward_numbers_by_hand():
 
 
 def test_bounds():
-    fine = {"length_ratio": 1.0, "repetition": 0.0, "distinct": 1.0}
+    fine = {"length_ratio": 1.0, "repetition": 0.0, "distinct": 1.0, "truncated": 0.0}
     assert not out_of_bounds(fine, Watch())
-    for name, value in (("length_ratio", 9), ("length_ratio", 0.1), ("repetition", 0.5), ("distinct", 0.01)):
+    for name, value in (
+        ("length_ratio", 9),
+        ("length_ratio", 0.1),
+        ("repetition", 0.5),
+        ("distinct", 0.01),
+        ("truncated", 0.6),
+    ):
         assert len(out_of_bounds({**fine, name: value}, Watch())) == 1
 
 

@@ -24,7 +24,7 @@ TRAIN_PANELS: dict[str, dict[str, str]] = {
     "KL from the reference model": {"kl": "KL"},
     "Groups whose rewards are": {"zero_reward_rate": "all zero", "no_signal": "all equal"},  # share of them
     "Words over the reference's": {"length_ratio": "words"},
-    "4-grams, reports": {"repetition": "repeated", "distinct": "distinct"},
+    "4-grams, reports": {"repetition": "repeated", "distinct": "distinct", "truncated": "cut"},
     "Validation by rule labels": {"val_precision": "precision", "val_recall": "recall"},
 }
 WARMUP_PANELS: dict[str, dict[str, str]] = {
@@ -38,8 +38,13 @@ NOT_WATCHED = {
     "val_precision",
     "val_recall",
 }  # the judge's mean is what is left
-ALARMS = {"length": "length_ratio", "repetition": "repetition", "distinct": "distinct"}  # train.watch → what it bounds
-ALARM_WORDS = {"length": "length", "repetition": "repeated 4-grams", "distinct": "distinct reports"}
+ALARMS = {"length": "length_ratio"} | {k: k for k in ("repetition", "distinct", "truncated")}  # train.watch → bounded
+ALARM_WORDS = {
+    "length": "length",
+    "repetition": "repeated 4-grams",
+    "distinct": "distinct reports",
+    "truncated": "samples cut at max_new_tokens",
+}
 DECODINGS = {"temperature_1": "Temperature 1", "greedy": "Greedy"}
 
 

@@ -93,10 +93,11 @@ def part_scores(details: dict[str, Any]) -> dict[str, float | None]:
 def out_of_bounds(row: dict[str, float], watch: Watch) -> dict[str, str]:
     """What of a round's numbers has left the recipe's bounds: name → one line."""
     low, high = watch.length
-    ratio, repeated, distinct = row["length_ratio"], row["repetition"], row["distinct"]
+    ratio, repeated, distinct, cut = (row[k] for k in ("length_ratio", "repetition", "distinct", "truncated"))
     lines = {
         "length": (not low <= ratio <= high, f"samples are {ratio:.2f} times as long as their references"),
         "repetition": (repeated > watch.repetition, f"{repeated:.0%} of 4-word sequences are repeated in their report"),
         "distinct": (distinct < watch.distinct, f"only {distinct:.0%} of the reports differ from the others"),
+        "truncated": (cut > watch.truncated, f"{cut:.0%} of the samples are cut at max_new_tokens"),
     }
     return {name: line for name, (wrong, line) in lines.items() if wrong}
