@@ -116,16 +116,14 @@ class Lora(Section):
 
 
 class Warmup(Section):
-    """How a model becomes a baseline: tower on finding labels, optionally finding lists, then reports (SFT)."""
+    """How a model becomes a baseline: tower on finding labels, optionally finding lists, reports (SFT), normal ones."""
 
     share: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the training patients, that it learns from
     lora: Lora | None = None  # the texts are learnt by an adapter: `train.lora` then continues it
     tower: Phase = Phase(steps=250, batch_size=64)
     finding_lists: Phase = Phase(steps=0)
     reports: Phase = Phase(steps=700)
-    normal: Annotated[float, Field(gt=0, le=1)] | None = (
-        None  # share of normal ones among those reports; as it is when absent
-    )
+    normal_reports: Phase = Phase(steps=0)  # at last only reports without a finding: a start that names none (OraPO)
     expert: ExpertPhase = ExpertPhase()
     save_every: Count = 200  # steps between checkpoints
 

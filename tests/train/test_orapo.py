@@ -6,9 +6,12 @@ import pytest
 import torch
 from tests.train.test_online_training import Vowels, asked, gradients, make_task, opened  # noqa: F401 (asked is a fixture)
 
+from chexalign.errors import WorkError
+from chexalign.recipe import Phase
 from chexalign.recipe_online import OraPo
 from chexalign.records import Study
-from chexalign.train.balance import balanced, mostly_normal
+from chexalign.train import warmup
+from chexalign.train.balance import balanced
 from chexalign.train.online_algorithms.base import GroupBatch, Oracle
 from chexalign.train.online_algorithms.orapo import loss, weigh
 
@@ -87,14 +90,16 @@ def test_balanced_studies_hold_the_rare_ones():
     assert len(balanced(studies, 1000, 0, lambda s: labels[s.study_id])) == 100
 
 
-def test_a_weak_start_sees_mostly_normal_studies():
-    """20 normal ones at .8 leave room for 5 others, the first; a share of 1 for none, and one below theirs for all."""
-    studies = [Study(f"{i:03}", f"p{i}", "train", findings="x") for i in range(100)]
-
-    def labels_of(study: Study) -> list[float]:
-        return [0.0, float(int(study.study_id) % 5 != 0)]
-
-    kept = mostly_normal(studies, 0.8, labels_of)
-    assert [int(s.study_id) for s in kept if any(labels_of(s))] == [1, 2, 3, 4, 6]
-    assert [int(s.study_id) for s in kept if not any(labels_of(s))] == list(range(0, 100, 5))
-    assert len(mostly_normal(studies, 1.0, labels_of)) == 20 and mostly_normal(studies, 0.1, labels_of) == studies
+def test_the_weak_start_comes_from_normal_reports_alone(monkeypatch):
+    """Of five studies, one of each split without a finding: the last phase learns from one and validates on the other."""
+    abnormal, normal = "There is a small left pleural effusion.", "The lungs are clear."
+    rows = [("t0", abnormal), ("t1", normal), ("t2", abnormal), ("v0", normal), ("v1", abnormal)]
+    train, val = ([Study(i, i, "train", findings=text) for i, text in rows if i[0] == s] for s in "tv")
+    seen = []
+    monkeypatch.setattr(
+        warmup, "_text_phase", lambda run, policy, phase, splits, target, name: seen.append((splits, name))
+    )
+    warmup._normal_report_phase(None, None, Phase(steps=1), train, val)
+    assert [[s.study_id for s in split] for split in seen[0][0]] == [["t1"], ["v0"]] and seen[0][1] == "normal_report"
+    with pytest.raises(WorkError, match=r"normal_reports.*steps=0"):
+        warmup._normal_report_phase(None, None, Phase(steps=1), train[:1], val)

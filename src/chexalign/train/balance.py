@@ -1,4 +1,4 @@
-"""Which of the studies to learn from: k where rare findings are not rare (OraPO's 1,000), or most of them normal."""
+"""Which of the studies to learn from: k where rare findings are not rare (OraPO's 1,000)."""
 
 from __future__ import annotations
 
@@ -29,21 +29,3 @@ def balanced(studies: Sequence[Study], k: int, seed: int, labels_of: Callable[[S
             counts[label] += bool(has)
     chosen = {shuffled[i].study_id for i in taken}
     return [s for s in studies if s.study_id in chosen]
-
-
-def mostly_normal(
-    studies: Sequence[Study], normal: float, labels_of: Callable[[Study], Sequence[float]]
-) -> list[Study]:
-    """Every study without a finding, and the first others, so that those without are `normal` of the whole (0 < normal ≤ 1).
-
-    A policy that learnt from these writes the normal template, as supervised models of real X-rays do.
-    """
-    without = sum(not any(labels_of(s)) for s in studies)
-    left = round(without * (1 - normal) / normal)
-    kept = []
-    for study in studies:
-        has = any(labels_of(study))
-        if not has or left > 0:
-            kept.append(study)
-            left -= has
-    return kept

@@ -1,4 +1,6 @@
-"""Stage `warmup`: a random or general model → the baseline. Phases: tower on finding labels, finding lists, reports (SFT).
+"""Stage `warmup`: a random or general model → the baseline.
+
+Phases: tower on finding labels, finding lists, reports (SFT), and, for a start that names no finding, normal reports.
 
 Straight SFT on reports learns the normal template and ignores the image; a tower that already knows the findings, and on
 real X-rays a short phase on finding lists, ground it (measured in ../shared/design.md, "real X-rays").
@@ -28,7 +30,6 @@ from chexalign.records import Study
 from chexalign.run import Run, StageResult
 from chexalign.studies import image_root
 from chexalign.tasks import reference, warmup_studies
-from chexalign.train.balance import mostly_normal
 from chexalign.train.batches import micro_batches
 from chexalign.train.expert import train_expert
 from chexalign.train.expert_measure import measure_expert
@@ -54,6 +55,7 @@ def warm_up(run: Run) -> StageResult:
         "tower": (warmup.tower, _tower_phase),
         "finding_list": (warmup.finding_lists, _finding_list_phase),
         "report": (warmup.reports, _report_phase),
+        "normal_report": (warmup.normal_reports, _normal_report_phase),
     }
     work = run.path("warmup")
     with main_first():
@@ -210,7 +212,14 @@ def _finding_list_phase(
 def _report_phase(
     run: Run, policy: Policy, phase: Phase, train: Sequence[Study], val: Sequence[Study]
 ) -> dict[str, Any]:
-    assert run.recipe.warmup is not None
-    if share := run.recipe.warmup.normal:
-        train, val = (mostly_normal(x, share, finding_labels) for x in (train, val))
     return _text_phase(run, policy, phase, (train, val), lambda s: reference(run.recipe, s), "report")
+
+
+def _normal_report_phase(
+    run: Run, policy: Policy, phase: Phase, train: Sequence[Study], val: Sequence[Study]
+) -> dict[str, Any]:
+    """Studies without a finding: what saw findings before falls back to the normal template, and keeps its sight."""
+    train, val = ([s for s in x if not any(finding_labels(s))] for x in (train, val))
+    if not train or not val:
+        raise WorkError("warmup.normal_reports: no training or no validation study is without a finding; set steps=0")
+    return _text_phase(run, policy, phase, (train, val), lambda s: reference(run.recipe, s), "normal_report")
