@@ -2,7 +2,7 @@
 
 The paper moves a model from one hospital to another. OpenI names no hospital, so that this is no test across hospitals: it
 splits the reports by how the impression is written. `numbered` begins with "1."; `plain` does not. Every policy learns from
-one style (SFT, then RGRO) by recipes/rgro_openi.yaml and is measured, greedily, on held-out studies of both. Writes
+one style (SFT, then RGRO) by recipes/rgro_openi.yaml and is measured on held-out studies of both. Writes
 benchmarks/results/transfer_openi.json. An interrupted run goes on where it was.
 """
 
@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ HERE = Path(__file__).resolve().parent
 STYLES = ("plain", "numbered")
 NUMBERED = re.compile(r"\s*1\s*[.)]")
 TRAIN, VAL, TEST = 450, 40, 150  # studies of a style; the numbered ones are 779
+DECODINGS = ("greedy", "temperature_1")
 SEED = 0
 BOOT: dict[str, Any] = {"n_boot": 1000, "seed": 0, "level": 0.9}
 
@@ -65,13 +67,13 @@ def trained(style: str, studies: dict[str, list[Study]], out: Path, overrides: S
 
 
 def measured(run: Path, styles: dict[str, str]) -> dict[str, Any]:
-    """Test style → SFT, RGRO and their paired difference, by judge, greedily."""
+    """Decoding → test style → SFT, RGRO and their paired difference, by judge."""
     rows = [json.loads(line) for line in (run / "evaluation" / "per_study.jsonl").read_text().splitlines()]
     found: dict[str, Any] = {}
-    for style in STYLES:
-        mine = [r for r in rows if r["decoding"] == "greedy" and styles[r["study_id"]] == style]
+    for decoding, style in product(DECODINGS, STYLES):
+        mine = [r for r in rows if r["decoding"] == decoding and styles[r["study_id"]] == style]
         by_policy = {which: [r for r in mine if r["policy"] == which] for which in ("baseline", "aligned")}
-        cells = found[style] = {}
+        cells = found.setdefault(decoding, {})[style] = {}
         for judge in mine[0]["scores"]:
             before, after = ([r["scores"][judge] for r in by_policy[which]] for which in ("baseline", "aligned"))
             cells[judge] = {
@@ -102,10 +104,12 @@ def main() -> None:
         found["overrides"] = given.overrides
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(found, indent=1) + "\n")
-    for learnt in (s for s in STYLES if s in found):
-        for tested, cells in found[learnt].items():
-            for judge in ("rouge_l", "chexpert_rule_f1", "finding_consistency"):
-                print(learnt, "→", tested, judge, *(f"{k} {c['mean']:.3f}" for k, c in cells[judge].items()))
+    for learnt, decoding, tested in product((s for s in STYLES if s in found), DECODINGS, STYLES):
+        cells = found[learnt][decoding][tested]
+        for judge in ("rouge_l", "chexpert_rule_f1", "finding_consistency"):
+            print(
+                f"{decoding}: {learnt} → {tested} {judge}", *(f"{k} {c['mean']:.3f}" for k, c in cells[judge].items())
+            )
 
 
 if __name__ == "__main__":

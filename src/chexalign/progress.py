@@ -8,7 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from chexalign.processes import is_main, rank
@@ -24,9 +33,9 @@ class _Rate(ProgressColumn):
 
 
 class Ticker:
-    """Count work done. `note` shows a short live remark such as the current loss."""
+    """Count work done, of a `total` that may be unknown. `note` shows a short live remark such as the current loss."""
 
-    def __init__(self, label: str, total: int, unit: str, done: int, bar: Progress | None):
+    def __init__(self, label: str, total: int | None, unit: str, done: int, bar: Progress | None):
         self.label, self.total, self.unit, self.count, self.bar = label, total, unit, done, bar
         self.start, self.first, self.last_line = time.monotonic(), done, time.monotonic()
         self.remark = ""
@@ -45,17 +54,17 @@ class Ticker:
         self.last_line = time.monotonic()
         seconds = self.last_line - self.start
         rate = (self.count - self.first) / seconds if seconds > 0 else 0.0
-        left = (self.total - self.count) / rate if rate > 0 else 0.0
-        eta = "done" if self.count >= self.total else f"{left:.0f} s left"
-        console.print(
-            f"{self.label}: {self.count}/{self.total} {self.unit}, {rate:.1f}/s, {seconds:.0f} s, {eta} {self.remark}".rstrip(),
-            markup=False,
-        )
+        of, eta = "", ""
+        if self.total is not None:
+            left = (self.total - self.count) / rate if rate > 0 else 0.0
+            of, eta = f"/{self.total}", ", done" if self.count >= self.total else f", {left:.0f} s left"
+        told = f"{self.label}: {self.count}{of} {self.unit}, {rate:.1f}/s, {seconds:.0f} s{eta} {self.remark}"
+        console.print(told.rstrip(), markup=False)
 
 
 @contextmanager
-def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Ticker]:
-    """A progress display for `total` units of work, `done` of them finished by an earlier run."""
+def progress(label: str, total: int | None, unit: str, done: int = 0) -> Iterator[Ticker]:
+    """A progress display for `total` units of work (None: not known), `done` of them finished by an earlier run."""
     if not console.is_terminal:
         ticker = Ticker(label, total, unit, done, None)
         yield ticker
@@ -64,7 +73,7 @@ def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Ticke
     columns = (
         TextColumn("{task.description:<22}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        MofNCompleteColumn(),
         _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),

@@ -32,7 +32,7 @@ def make_studies(run: Run) -> StageResult:
     """Read the source, drop what cannot be used with one line each, refuse patient leakage, write studies.jsonl."""
     settings, drops = run.recipe.studies, Drops()
     source = load_source(settings.source)(settings, run.recipe.seed, run.dir, drops)
-    with progress("reading studies", settings.n or 0, "studies") as ticker:
+    with progress("reading studies", settings.n, "studies") as ticker:
         candidates = []
         for study in source:
             candidates.append(unmasked(study) if settings.masks == "remove" else study)
