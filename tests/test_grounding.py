@@ -129,6 +129,15 @@ def test_a_policy_that_looks_at_the_finding_scores_one(run, studies, monkeypatch
         "mean"
     ] == pytest.approx(1 - other)
     assert found["counts"]["placed"] == len(one) and found["counts"]["reference"] == len(one)
+    assert "stage_1" not in found
+    (run.dir / "stages").mkdir()
+    (run.dir / "stages" / "stage_1").symlink_to((run.dir / "policy").resolve(), target_is_directory=True)
+    staged = ground(run, one, reports(one), donors, ["stage_1"])
+    changes = [staged[f"stage_{n}"]["difference"]["grounding_pointing"]["mean"] for n in (1, 2)]
+    assert sum(changes) == pytest.approx(staged["difference"]["grounding_pointing"]["mean"]) and "stage_3" not in staged
+    assert {k: staged[k] for k in ("baseline", "aligned", "difference", "counts")} == {
+        k: found[k] for k in ("baseline", "aligned", "difference", "counts")
+    }
 
 
 def test_real_attention_gives_a_page_with_maps(run, studies, tmp_path):

@@ -52,7 +52,7 @@ def evaluate(run: Run) -> StageResult:
         results["subsets"]["shuffled"] = block(*blind, references, moved, "temperature 1.0", settings)
     if run.recipe.evaluate.grounding:
         own = {which: rows[which, "temperature_1"] for which in ("baseline", "aligned")}
-        results["grounding"] = ground(run, studies, own, image_donors(run, studies))
+        results["grounding"] = ground(run, studies, own, image_donors(run, studies), stages_kept(run))
     cut = [
         r for (which, decoding), found in rows.items() if which == "aligned" for r in found if decoding != "shuffled"
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,11 +119,16 @@ def places(study: Study) -> dict[str, Boxes]:
 
 
 def ground(
-    run: Run, studies: Sequence[Study], own: Mapping[str, Sequence[Completion]], donors: Sequence[int]
+    run: Run,
+    studies: Sequence[Study],
+    own: Mapping[str, Sequence[Completion]],
+    donors: Sequence[int],
+    stages: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The block `grounding` of results.json, evaluation/grounding.jsonl, and the maps of a few studies for the page.
 
     `own` holds each policy's reports on the studies, `donors` for each study another one whose image it gets as a control.
+    `stages` are policies between the two, of which only the attention on the reference reports is read.
     A policy whose attention cannot be laid over its images gives `{"abstained": why}`.
     """
     asked = run.recipe.evaluate.grounding
@@ -148,6 +154,10 @@ def ground(
                 found += _rows(policy, chosen, wrote, seen_own, "own")
             rows += [{**row, "policy": which} for row in found]
         spelled = [spell(policy, tokens) for tokens in told]
+        for which in stages:
+            policy = open_policy(run, which)
+            seen_there = _read(policy, prompts, told, f"{which}, references")
+            rows += [{**row, "policy": which} for row in _rows(policy, chosen, told, seen_there, "reference")]
     except NoMap as error:
         say(f"grounding: {error}")
         return {"abstained": str(error)}
@@ -155,24 +165,30 @@ def ground(
         handle.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
     write_maps(run, chosen, spelled, [statements(*s) for s in spelled], maps, places)
     grid = list(maps["baseline"][0].shape[1:])
-    return {"n_studies": len(chosen), "grid": grid, **(_blocks(run, chosen, rows) if rows else {"places": False})}
+    return {
+        "n_studies": len(chosen),
+        "grid": grid,
+        **(_blocks(run, chosen, rows, stages) if rows else {"places": False}),
+    }
 
 
-def _blocks(run: Run, studies: Sequence[Study], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _blocks(
+    run: Run, studies: Sequence[Study], rows: Sequence[dict[str, Any]], stages: Sequence[str]
+) -> dict[str, Any]:
     settings = run.recipe.evaluate
     boot = (settings.bootstrap, SEED, settings.level)
     values = {
         (words, which, metric): _per_study(studies, rows, words, which, metric)
         for words in ("reference", "own", "other_words", "other_image")
-        for which in POLICIES
+        for which in (*POLICIES, *stages)
         for metric in METRICS
     }
 
-    def block(words: str) -> dict[str, Any]:
-        out = {p: {m: stats.mean_cell(values[words, p, m], *boot) for m in METRICS} for p in POLICIES}
+    def block(words: str, before: str = "baseline", after: str = "aligned") -> dict[str, Any]:
+        sides = zip(POLICIES, (before, after), strict=True)
+        out = {p: {m: stats.mean_cell(values[words, which, m], *boot) for m in METRICS} for p, which in sides}
         changes = {
-            m: stats.paired_difference(values[words, "baseline", m], values[words, "aligned", m], *boot)
-            for m in METRICS[:3]
+            m: stats.paired_difference(values[words, before, m], values[words, after, m], *boot) for m in METRICS[:3]
         }
         return {**out, "difference": changes}
 
@@ -184,9 +200,11 @@ def _blocks(run: Run, studies: Sequence[Study], rows: Sequence[dict[str, Any]]) 
         }
 
     controls = {words: {**block(words), "above": above(words)} for words in ("other_words", "other_image")}
+    steps = list(pairwise(["baseline", *stages, "aligned"])) if stages else []
     return {
         "places": True,
         **block("reference"),
+        **{f"stage_{n}": block("reference", *step) for n, step in enumerate(steps, start=1)},
         "controls": controls,
         "own": block("own"),
         "findings": _by_finding(rows),

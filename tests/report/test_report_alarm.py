@@ -40,6 +40,17 @@ def test_the_alarm_is_at_the_top_of_the_page_and_on_its_curves(tmp_path):
         assert panel in json.dumps(drawing.svg)
 
 
+def test_weights_kept_because_they_are_the_last_are_not_called_the_best(tmp_path):
+    run = told(make_run(tmp_path / "run", n_studies=3), {"truncated": {1, 2}}, [{"best_round": 6}])
+    manifest = json.loads((run.folder / "manifest.json").read_text())
+    manifest.setdefault("recipe", {}).setdefault("train", {})["watch"] = {"keep": "last"}
+    (run.folder / "manifest.json").write_text(json.dumps(manifest))
+    assert collapse_warnings(read_run(run.folder)) == [
+        "Training may have collapsed: samples cut at max_new_tokens at 2 of 6 steps, from step 1. "
+        "The saved weights are those after round 6, the last ones, as train.watch.keep asks."
+    ]
+
+
 def test_a_quiet_run_has_no_warning(tmp_path):
     run = told(make_run(tmp_path / "run", n_studies=3), {}, [{"best_round": 4}])
     assert collapse_warnings(run) == [] and "Crosses" not in training_charts(run)[-1].caption

@@ -99,6 +99,15 @@ def test_a_setting_that_never_moved_is_told(tmp_path: Path, found: dict[str, Any
     assert "OraPO 400: in" not in tables_of(tmp_path)
 
 
+def test_a_second_stage_that_changed_nothing_is_told(tmp_path: Path, found: dict[str, Any]) -> None:
+    orapo = next(e for e in found["entries"] if e["name"] == "OraPO 400")
+    orapo["runs"][0]["stages"] = [{"best_round": 14}, {"best_round": 0}]
+    orapo["runs"][1]["stages"] = [{"best_round": 0}, {"best_round": 14}]
+    write_json(tmp_path / "sweep.json", found)
+    told = [line for line in tables_of(tmp_path).splitlines() if "OraPO 400: in" in line]
+    assert len(told) == 1 and "in 1 of 2 trainings no round of stage 2 was better than the start" in told[0]
+
+
 def test_the_markdown_tables_hold_every_number(tmp_path: Path, found: dict[str, Any]) -> None:
     found["entries"][1]["name"] = "a | b"
     write_json(tmp_path / "sweep.json", found)

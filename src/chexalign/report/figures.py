@@ -168,14 +168,19 @@ def _alarm_words(rows: Rows) -> str:
 
 
 def collapse_warnings(run: RunFiles) -> list[str]:
-    """One line when an online run left the bounds of train.watch, with the round whose weights were kept."""
+    """One line when an online run left the bounds of train.watch, with the round whose weights were saved."""
     told = _alarm_words(run.train_log or [])
     if not told:
         return []
-    done = mapping(mapping(mapping(mapping(run.manifest).get("stages")).get("train")).get("extra")).get("stages")
+    manifest = mapping(run.manifest)
+    done = mapping(mapping(mapping(manifest.get("stages")).get("train")).get("extra")).get("stages")
     kept = [count(mapping(stage).get("best_round")) for stage in done] if isinstance(done, list) else []
     rounds = ", then ".join(
         "those before any update" if k == 0 else f"those after round {k}" for k in kept if k is not None
     )
-    saved = f" The saved weights are {rounds}, the best on the validation split." if rounds else ""
+    watch = mapping(mapping(mapping(manifest.get("recipe")).get("train")).get("watch"))
+    why = (
+        "the last ones, as train.watch.keep asks" if watch.get("keep") == "last" else "the best on the validation split"
+    )
+    saved = f" The saved weights are {rounds}, {why}." if rounds else ""
     return [f"Training may have collapsed: {told}.{saved}"]

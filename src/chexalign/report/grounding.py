@@ -18,6 +18,8 @@ METRICS = {  # code → (name, code of what chance would score)
 }
 ROWS = {  # where the block lies in `grounding` → what it is
     (): "Reference report, the finding's sentence",
+    ("stage_1",): "The same, what stage 1 brought",
+    ("stage_2",): "The same, what stage 2 brought",
     ("controls", "other_words"): "Control: the report's other sentences",
     ("controls", "other_image"): "Control: another study's image",
     ("own",): "Their own reports",
@@ -84,6 +86,8 @@ def _lines(found: dict[str, Any], code: str, chance: str | None) -> list[Line]:
         for part in path:
             block = mapping(block).get(part)
         block = mapping(block)
+        if not block and path[:1] != ("controls",):
+            continue
         before, after = cell(block.get("baseline"), code), cell(block.get("aligned"), code)
         change = cell(block.get("difference"), code)
         symbol, meaning = SYMBOLS[verdict(change)]

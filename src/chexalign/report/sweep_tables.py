@@ -128,20 +128,23 @@ def notes(entries: Sequence[Entry]) -> list[str]:
             found.append(
                 f"{settings_of(entry)}: only {good} of {asked} seeds could be trained; it was not picked from."
             )
-        still = sum(_unmoved(mapping(r)) for r in entry.get("runs") or [])
-        if still:
-            watch = mapping(mapping(entry.get("settings")).get("watch")).get("judge")
-            found.append(
-                f"{settings_of(entry)}: in {still} of {asked} trainings no round was better than the start by {watch} on the "
-                f"validation studies, so the baseline's weights were kept: they differ from it in nothing."
-            )
+        watch = mapping(mapping(entry.get("settings")).get("watch")).get("judge")
+        kept = [_kept(mapping(r)) for r in entry.get("runs") or []]
+        verdict = f"was better than the start by {watch} on the validation studies, so"
+        row = f"{settings_of(entry)}: in"
+        if still := sum(bool(k) and not any(k) for k in kept):
+            what = "the baseline's weights were kept: they differ from it in nothing"
+            found.append(f"{row} {still} of {asked} trainings no round {verdict} {what}.")
+        for stage in range(1, max(map(len, kept), default=0)):
+            if still := sum(any(k) and k[stage] == 0 for k in kept if len(k) > stage):
+                what = "that stage changed nothing"
+                found.append(f"{row} {still} of {asked} trainings no round of stage {stage + 1} {verdict} {what}.")
     return found
 
 
-def _unmoved(run: dict[str, Any]) -> bool:
-    """Whether online training kept the weights that it started from."""
-    stages = [mapping(s) for s in run.get("stages") or []]
-    return bool(stages) and all(s.get("best_round") == 0 for s in stages)
+def _kept(run: dict[str, Any]) -> list[int]:
+    """The round whose weights each stage of online training kept; 0: those that it started from."""
+    return [count(mapping(s).get("best_round")) or 0 for s in run.get("stages") or []]
 
 
 def page_of(entry: Entry) -> str:
