@@ -10,6 +10,7 @@ from chexalign.errors import WorkError
 from chexalign.recipe import Phase
 from chexalign.recipe_online import OraPo
 from chexalign.records import Study
+from chexalign.report.inputs import WARMUP_LOGS
 from chexalign.train import warmup
 from chexalign.train.balance import balanced
 from chexalign.train.online_algorithms.base import GroupBatch, Oracle
@@ -101,5 +102,6 @@ def test_the_weak_start_comes_from_normal_reports_alone(monkeypatch):
     )
     warmup._normal_report_phase(None, None, Phase(steps=1), train, val)
     assert [[s.study_id for s in split] for split in seen[0][0]] == [["t1"], ["v0"]] and seen[0][1] == "normal_report"
+    assert seen[0][1] in WARMUP_LOGS  # the page draws its curve
     with pytest.raises(WorkError, match=r"normal_reports.*steps=0"):
         warmup._normal_report_phase(None, None, Phase(steps=1), train[:1], val)

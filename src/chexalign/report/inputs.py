@@ -10,7 +10,12 @@ from typing import Any
 
 from chexalign.errors import WorkError
 
-WARMUP_LOGS = {"tower": "image tower", "finding_list": "finding lists", "report": "reports"}
+WARMUP_LOGS = {
+    "tower": "image tower",
+    "finding_list": "finding lists",
+    "report": "reports",
+    "normal_report": "normal reports",
+}
 _IMAGE_TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
