@@ -15,14 +15,14 @@ from pathlib import Path
 from chexalign.jsonl import read_records, write_json
 from chexalign.judges import load as load_judge
 from chexalign.policies import Policy
-from chexalign.policies.generate import stream_seed
+from chexalign.policies.forward.generate import stream_seed
 from chexalign.policies.open import open_policy, prompts_for
-from chexalign.recipe_file import load_recipe
+from chexalign.recipe.files import load_recipe
 from chexalign.records import Pair, Study
-from chexalign.run import Run
-from chexalign.train.align import training_examples
+from chexalign.run.folder import Run
+from chexalign.stages.train import training_examples
 from chexalign.train.loop import Settings, Trainer, steps_for
-from chexalign.train.scoring_task import ScoringTask
+from chexalign.train.preference.scoring_task import ScoringTask
 
 SETTINGS = [
     ["train.algorithm={type: sft}", "train.lr=1e-4"],

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 
-from chexalign import recipe as settings
+from chexalign.recipe import recipe as settings
 from chexalign.jsonl import write_json
 from engine_parts.our_side import OurSteps
 from engine_parts.setting import BATCH, CASES, Case, examples, policy, rows

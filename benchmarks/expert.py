@@ -21,10 +21,10 @@ from scipy.stats import spearmanr
 
 from chexalign.data.phantom import phantom
 from chexalign.judges import load
-from chexalign.recipe import ExpertPhase
+from chexalign.recipe.recipe import ExpertPhase
 from chexalign.records import Study
-from chexalign.train.expert import train_expert
-from chexalign.train.expert_measure import measure_expert
+from chexalign.train.warmup.expert import train_expert
+from chexalign.train.warmup.expert_measure import measure_expert
 
 IMAGES, REPORTS = 60, 80  # held-out images, and other held-out reports to order for each
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from chexalign.data.openi import read_openi
 from chexalign.judges import JUDGES, load
-from chexalign.judges.encoders import find_model
+from chexalign.judges.neural.encoders import find_model
 
 RESULTS = Path(__file__).resolve().parent / "results" / "judges.json"
 CANDIDATES, PASSES = 4, 3
@@ -99,7 +99,7 @@ def bertscore(texts: Sequence[str], n: int = 6, rounds: int = 3) -> dict[str, An
     import torch
     from bert_score import BERTScorer
 
-    from chexalign.judges.bertscore import _features
+    from chexalign.judges.neural.bertscore import _features
 
     torch.set_num_threads(1)
     official = BERTScorer(model_type=str(find_model("minilm-l6")), num_layers=6, device="cpu")

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from chexalign.data.phantom import streams
-from chexalign.data.phantom_draw import draw
-from chexalign.data.phantom_law import Finding
+from chexalign.data.phantom.draw import draw
+from chexalign.data.phantom.law import Finding
 
 F = Finding
 SHEET: tuple[tuple[str, tuple[Finding, ...]], ...] = (

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from chexalign.policies import Policy
-from chexalign.policies.tiny import build_tiny
-from chexalign.recipe import TinyPolicy
+from chexalign.policies.checkpoints.tiny import build_tiny
+from chexalign.recipe.recipe import TinyPolicy
 
 REPEATS = 7
 

@@ -13,14 +13,14 @@ import torch
 from chexalign.jsonl import read_records, write_json
 from chexalign.policies import Policy
 from chexalign.policies.open import prompts_for
-from chexalign.policies.tiny import build_tiny
-from chexalign.recipe import TinyPolicy
-from chexalign.recipe_file import load_recipe
+from chexalign.policies.checkpoints.tiny import build_tiny
+from chexalign.recipe.recipe import TinyPolicy
+from chexalign.recipe.files import load_recipe
 from chexalign.records import Study
-from chexalign.run import Run
+from chexalign.run.folder import Run
 from chexalign.train.loop import Settings, Trainer
-from chexalign.train.tower_task import TowerTask, centre_start, tower_examples, validate_tower
-from chexalign.train.warmup import CENTRE_IMAGES, FINDINGS, finding_labels
+from chexalign.train.warmup.tower import TowerTask, centre_start, tower_examples, validate_tower
+from chexalign.stages.warmup import CENTRE_IMAGES, FINDINGS, finding_labels
 
 STEPS, SEEDS = 150, (0, 1)
 

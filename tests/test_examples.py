@@ -1,4 +1,4 @@
-from chexalign.examples import marks, reference_marks
+from chexalign.evaluation.examples import marks, reference_marks
 
 REFERENCE = "Small left pleural effusion. Mild cardiomegaly. No pneumothorax."
 

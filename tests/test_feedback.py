@@ -9,20 +9,20 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from chexalign.cli import app
+from chexalign.cli.main import app
 from chexalign.errors import RecipeError
-from chexalign.feedback import JUDGE, Preference, append, read_feedback
+from chexalign.review.feedback import JUDGE, Preference, append, read_feedback
 from chexalign.jsonl import read_json, read_records
-from chexalign.pairs import gap_weights, make_pairs
+from chexalign.stages.pairs import gap_weights, make_pairs
 from chexalign.policies.open import open_for_training
-from chexalign.recipe import Dpo, Ipo, Kto, LcDpo, Orpo, Sft
-from chexalign.recipe_file import build_recipe, load_recipe
+from chexalign.recipe.recipe import Dpo, Ipo, Kto, LcDpo, Orpo, Sft
+from chexalign.recipe.files import build_recipe, load_recipe
 from chexalign.records import Pair, Study
-from chexalign.run import Run
-from chexalign.train.align import align, training_examples
+from chexalign.run.folder import Run
+from chexalign.stages.train import align, training_examples
 from chexalign.train.loop import Settings, Trainer
-from chexalign.train.references import with_references
-from chexalign.train.scoring_task import Example, ScoringTask
+from chexalign.train.preference.references import with_references
+from chexalign.train.preference.scoring_task import Example, ScoringTask
 from tests.driver import OVERRIDES
 
 STUDIES = {i: Study(i, f"p{i}", split, findings="x") for i, split in (("s1", "train"), ("s2", "train"), ("t1", "test"))}

@@ -9,16 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from chexalign import grounding
-from chexalign.finished import finished_run
-from chexalign.grounding import ground, statements
-from chexalign.grounding_maps import overlay
+from chexalign.evaluation import grounding
+from chexalign.run.finished import finished_run
+from chexalign.evaluation.grounding import ground, statements
+from chexalign.evaluation.grounding.maps import overlay
 from chexalign.jsonl import read_records
-from chexalign.pointing import REACH, coverage, measure, within_reach
+from chexalign.evaluation.grounding.pointing import REACH, coverage, measure, within_reach
 from chexalign.policies.attention import NoMap
 from chexalign.records import Completion, Study
-from chexalign.report.page import write_page
-from chexalign.run import Run
+from chexalign.report.run.page import write_page
+from chexalign.run.folder import Run
 
 LEFT_TOP = [(0.0, 0.0, 0.5, 0.5)]
 

@@ -83,7 +83,7 @@ def test_functions_stay_short():
 
 
 @pytest.mark.parametrize(
-    "module", ["chexalign", "chexalign.cli", "chexalign.judges", "chexalign.recipe", "chexalign.report"]
+    "module", ["chexalign", "chexalign.cli.main", "chexalign.judges", "chexalign.recipe.recipe", "chexalign.report"]
 )
 def test_light_modules_import_without_torch(module):
     code = f"import sys, {module}; print(sorted({{'torch', 'transformers'}} & set(sys.modules)))"

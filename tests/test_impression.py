@@ -7,17 +7,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from chexalign.cli import app
+from chexalign.cli.main import app
 from chexalign.errors import RecipeError
-from chexalign.finished import export, finished_run, write
+from chexalign.run.finished import export, finished_run, write
 from chexalign.jsonl import read_records
 from chexalign.policies.adapters import attached
 from chexalign.policies.open import open_policy, prompts_for
-from chexalign.recipe_file import build_recipe
+from chexalign.recipe.files import build_recipe
 from chexalign.records import Completion, Pair, Study, Verdict
-from chexalign.run import run_stages
-from chexalign.score import judge_to
-from chexalign.tasks import sampled_studies, warmup_studies
+from chexalign.run.folder import run_stages
+from chexalign.stages.score import judge_to
+from chexalign.run.task import sampled_studies, warmup_studies
 from tests.policies.text_model import build_llama
 
 SIDES, SIZES = ("left", "right"), ("Small", "Moderate", "Large")
@@ -80,7 +80,7 @@ def made(tmp_path_factory):
 
 
 def finished_stages():
-    from chexalign.run import STAGES
+    from chexalign.run.folder import STAGES
 
     return STAGES
 
@@ -176,7 +176,7 @@ def test_the_untuned_model_is_evaluated_beside_the_baseline(made):
 
 
 def test_the_page_shows_what_an_impression_was_written_from(made, tmp_path):
-    from chexalign.report.page import write_page
+    from chexalign.report.run.page import write_page
 
     shutil.copytree(made[1], tmp_path / "run")
     page = write_page(tmp_path / "run").read_text()
@@ -243,7 +243,7 @@ def test_a_wrong_recipe_gets_one_clear_line(made, tmp_path, changes, message):
     with pytest.raises(RecipeError, match=message):
         recipe = build_recipe({**made[0], "run_dir": str(tmp_path / "other"), **changes}, "r")
         from chexalign.policies.open import wording_of
-        from chexalign.run import open_run
+        from chexalign.run.folder import open_run
 
         wording_of(recipe)
         open_run(recipe)

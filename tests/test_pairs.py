@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from chexalign.pairs import best_and_worst, describe
+from chexalign.stages.pairs import best_and_worst, describe
 from chexalign.records import Completion
 
 
@@ -43,7 +43,7 @@ def test_trl_rows_are_conversational(tmp_path):
 
 
 def test_rules_by_hand():
-    from chexalign.pairs import SAME, TIED, best_worst, reference_loser, reference_worst
+    from chexalign.stages.pairs import SAME, TIED, best_worst, reference_loser, reference_worst
 
     three = scored(0.5, 0.9, 0.1)
     assert best_worst(three, "r", 0).chosen[0].sample_index == 1

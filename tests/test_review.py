@@ -18,12 +18,12 @@ from urllib.parse import urlencode
 import pytest
 
 from chexalign.errors import WorkError
-from chexalign.feedback import read_feedback
-from chexalign.finished import finished_run
+from chexalign.review.feedback import read_feedback
+from chexalign.run.finished import finished_run
 from chexalign.jsonl import read_records, write_records
 from chexalign.records import Completion, Study
-from chexalign.review import answer, open_session
-from chexalign.review_server import LONGEST, address, open_server
+from chexalign.review.session import answer, open_session
+from chexalign.review.server import LONGEST, address, open_server
 
 NASTY = "Small effusion. <script>alert(1)</script> \"quoted\" & 'single' é"
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from chexalign import score
+from chexalign.stages import score
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_records, write_records
-from chexalign.recipe_file import build_recipe
+from chexalign.recipe.files import build_recipe
 from chexalign.records import Completion, Study, Verdict
-from chexalign.run import Run, open_run
+from chexalign.run.folder import Run, open_run
 
 LINE = "gate(format, 0.5*rouge_l + 0.5*finding_f1)"
 TEXTS = ["Small left effusion.", "<report>Small left effusion.</report>", ""]
@@ -51,7 +51,7 @@ def test_every_judge_answers_every_report_with_its_options(run):
 
 
 def test_it_resumes_where_it_was_killed(run, monkeypatch):
-    monkeypatch.setattr("chexalign.score.BATCH", 2)
+    monkeypatch.setattr("chexalign.stages.score.BATCH", 2)
     whole, asked = score._verdicts, []
 
     def dying(judge, name, completions, *rest):

@@ -7,14 +7,16 @@ import pytest
 from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
-from chexalign.cli import app
+from chexalign.cli.main import app
 from chexalign.errors import RecipeError, WorkError
-from chexalign.judges import JUDGES, agreement, load, probes
-from chexalign.judges.agreement import Rated, draws, preference, raters, spearman
+from chexalign.judges import JUDGES, load
+from chexalign.scorecard import agreement
+from chexalign.scorecard import attacks as probes
+from chexalign.scorecard.agreement import Rated, draws, preference, raters, spearman
 from chexalign.judges.contract import Judgement
-from chexalign.judges.scorecard import cases, corpus, measure
+from chexalign.scorecard.measure import cases, corpus, measure
 from chexalign.report.scorecard import render
-from chexalign.scorecard import markdown, read_options, read_ratings, read_reports, run_scorecard
+from chexalign.scorecard.run import markdown, read_options, read_ratings, read_reports, run_scorecard
 
 REPORTS = [
     f"{text} Finding {i}."
@@ -250,7 +252,7 @@ def test_without_ratings_the_page_says_so_and_text_is_escaped(tmp_path):
 
 
 def test_every_judge_of_the_table_is_measured_or_listed(tmp_path, monkeypatch):
-    import chexalign.scorecard as module
+    import chexalign.scorecard.run as module
 
     monkeypatch.setattr(module, "measure", lambda judge, *rest: {"name": judge.name, **EMPTY})
     card = run_scorecard(None, None, "phantom", 20, tmp_path, {}, lambda line: None)

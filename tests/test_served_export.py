@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from chexalign.finished import export, finished_run, write
+from chexalign.run.finished import export, finished_run, write
 from chexalign.policies.open import wording_of
 from tests.serving import serve
 from tests.test_impression import made  # noqa: F401 (a fixture)

@@ -11,13 +11,13 @@ import pytest
 
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_records
-from chexalign.recipe import Dpo, Orpo
-from chexalign.recipe_file import load_recipe
+from chexalign.recipe.recipe import Dpo, Orpo
+from chexalign.recipe.files import load_recipe
 from chexalign.records import Completion, Study, Verdict
-from chexalign.run import Run, lock
-from chexalign.sweep import _length_controlled, sweep
-from chexalign.sweep_grid import GRIDS, grid_entries
-from chexalign.sweep_results import _cost, mark_picked
+from chexalign.run.folder import Run, lock
+from chexalign.sweep.sweep import _length_controlled, sweep
+from chexalign.sweep.grid import GRIDS, grid_entries
+from chexalign.sweep.results import _cost, mark_picked
 from tests.driver import OVERRIDES, back_to_pairs, start
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"

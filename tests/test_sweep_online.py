@@ -12,12 +12,12 @@ import pytest
 from chexalign import stats
 from chexalign.errors import RecipeError
 from chexalign.jsonl import read_records
-from chexalign.recipe_file import load_recipe
+from chexalign.recipe.files import load_recipe
 from chexalign.records import Completion, Study
-from chexalign.results import SEED, label_set
-from chexalign.sweep import sweep
-from chexalign.sweep_curves import curves_of, zero_rewards
-from chexalign.sweep_grid import grid_entries
+from chexalign.evaluation.blocks import SEED, label_set
+from chexalign.sweep.sweep import sweep
+from chexalign.sweep.curves import curves_of, zero_rewards
+from chexalign.sweep.grid import grid_entries
 from tests.driver import OVERRIDES, back_to_pairs, start
 
 ROUNDS = 4

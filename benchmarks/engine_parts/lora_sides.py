@@ -17,10 +17,10 @@ from chexalign.data.openi import read_openi
 from chexalign.policies import Policy, Prompt, build_prompt
 from chexalign.policies.adapters import _targets, make_trainable
 from chexalign.policies.presets import wording
-from chexalign.policies.wheel import checkpoint_of
-from chexalign.recipe import Dpo, Lora
+from chexalign.policies.checkpoints.smollm2 import checkpoint_of
+from chexalign.recipe.recipe import Dpo, Lora
 from chexalign.train.loop import Settings, Trainer
-from chexalign.train.scoring_task import Example, ScoringTask
+from chexalign.train.preference.scoring_task import Example, ScoringTask
 from engine_parts.our_side import InlineTask
 from engine_parts.setting import BETA, LR
 from engine_parts.trl_side import _Recording

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chexalign.policies.logps import Scorer
-from chexalign.recipe import Dpo
+from chexalign.policies.forward.logps import Scorer
+from chexalign.recipe.recipe import Dpo
 from chexalign.train.loop import Settings, Trainer
-from chexalign.train.scoring_task import Example, ScoringTask
+from chexalign.train.preference.scoring_task import Example, ScoringTask
 from engine_parts.setting import BATCH, BETA, LR, Case, examples, policy
 
 

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from chexalign.policies import Policy, Prompt
-from chexalign.train.scoring_task import Example
+from chexalign.train.preference.scoring_task import Example
 
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>", "<image>"]
 WORDS = [f"w{i}" for i in range(500)]

@@ -1,3 +1,3 @@
-from chexalign.cli import main
+from chexalign.cli.main import main
 
 main()

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from chexalign.data.phantom import Finding, make_study, patient_of, phantom, streams
-from chexalign.data.phantom_draw import DRAW, draw, draw_places
-from chexalign.data.phantom_law import CHEXPERT, CHEXPERT_14, KINDS
-from chexalign.data.phantom_text import DENIALS, SENTENCES, SUMMARIES
+from chexalign.data.phantom.draw import DRAW, draw, draw_places
+from chexalign.data.phantom.law import CHEXPERT, CHEXPERT_14, KINDS
+from chexalign.data.phantom.text import DENIALS, SENTENCES, SUMMARIES
 from chexalign.records import Study
 
 SIZE = 96
@@ -217,10 +217,10 @@ def test_tables_cover_every_sign():
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("chexalign.judges.labels") is None, reason="no rule labeller in this checkout"
+    importlib.util.find_spec("chexalign.labels") is None, reason="no rule labeller in this checkout"
 )
 def test_a_rule_labeller_reads_the_truth(studies: list[Study]):
-    from chexalign.judges.labels import label_report
+    from chexalign.labels import label_report
 
     hits = said = true = 0
     for study in studies:

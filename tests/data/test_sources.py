@@ -8,11 +8,11 @@ from PIL import Image
 
 from chexalign.data import Drops, check_leakage, load_source, split_by_patient
 from chexalign.errors import RecipeError, WorkError
-from chexalign.recipe import Studies
-from chexalign.recipe_file import build_recipe
+from chexalign.recipe.recipe import Studies
+from chexalign.recipe.files import build_recipe
 from chexalign.records import Study
-from chexalign.run import open_run
-from chexalign.studies import make_studies
+from chexalign.run.folder import open_run
+from chexalign.stages.studies import make_studies
 
 
 def own_run(tmp_path, rows, **studies):

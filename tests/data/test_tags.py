@@ -6,10 +6,10 @@ from chexalign.data.tags import body_of, wrapped
 from chexalign.judges import load
 from chexalign.judges.contract import reward
 from chexalign.policies import Policy
-from chexalign.policies.generate import Sampled
-from chexalign.recipe_online import Rollout
+from chexalign.policies.forward.generate import Sampled
+from chexalign.recipe.online import Rollout
 from chexalign.records import Completion, Study
-from chexalign.train.rollout import Asked, judge_groups, roll_out
+from chexalign.train.online.rollout import Asked, judge_groups, roll_out
 
 REPORT = "The heart is normal in size. No pneumothorax."
 

@@ -9,10 +9,10 @@ from transformers import BertConfig, BertModel
 
 from chexalign.errors import RecipeError
 from chexalign.judges import load
-from chexalign.judges.chexbert_f1 import chexbert_f1, corpus_chexbert_f1, missing
+from chexalign.judges.neural.chexbert_f1 import chexbert_f1, corpus_chexbert_f1, missing
 from chexalign.judges.contract import Judgement
-from chexalign.judges.labels import LABELS
-from chexalign.judges.labels.chexbert import load_chexbert, read_state
+from chexalign.labels import LABELS
+from chexalign.judges.neural.chexbert import load_chexbert, read_state
 
 WORDS = ["no", "pleural", "effusion", "edema", "heart", "is", "large", "."]
 TINY = BertConfig(
@@ -218,7 +218,7 @@ def test_a_file_that_brings_code_or_is_damaged_is_refused(tmp_path, capsys):
 
 
 def judge(folder, monkeypatch, **options):
-    monkeypatch.setattr("chexalign.judges.labels.chexbert.BertConfig", lambda: TINY)
+    monkeypatch.setattr("chexalign.judges.neural.chexbert.BertConfig", lambda: TINY)
     return chexbert_f1(weights=folder / "chexbert.pth", tokenizer=str(folder / "vocab.txt"), **options)
 
 
@@ -233,7 +233,7 @@ ROWS = {
 def rows(monkeypatch):
     whole = {text: {**dict.fromkeys(LABELS), **row} for text, row in ROWS.items()}
     monkeypatch.setattr(
-        "chexalign.judges.labels.chexbert.Labeller.__call__", lambda self, texts: [whole[t] for t in texts]
+        "chexalign.judges.neural.chexbert.Labeller.__call__", lambda self, texts: [whole[t] for t in texts]
     )
 
 
@@ -268,7 +268,7 @@ def test_the_judge_reads_each_text_once_and_remembers_on_disk(tmp_path, monkeypa
     saved(tmp_path)
     read = []
     monkeypatch.setattr(
-        "chexalign.judges.labels.chexbert.Labeller.classes",
+        "chexalign.judges.neural.chexbert.Labeller.classes",
         lambda s, texts: [read.append(t) or [1] * 14 for t in texts],
     )
     first = judge(tmp_path, monkeypatch, cache=str(tmp_path / "cache"))

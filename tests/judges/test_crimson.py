@@ -6,7 +6,7 @@ import pytest
 
 from chexalign.judges import load
 from chexalign.judges.contract import Abstain
-from chexalign.judges.crimson import crimson, score_findings
+from chexalign.judges.prompted.crimson import crimson, score_findings
 
 WORDS = {"u": "urgent", "a": "actionable_not_urgent", "n": "not_actionable_not_urgent", "b": "benign_expected"}
 

@@ -8,8 +8,8 @@ from tests.judges.llm_server import answer, serve
 from chexalign.errors import RecipeError
 from chexalign.judges import load
 from chexalign.judges.contract import Abstain
-from chexalign.judges.facts import f_beta, read_by_rules, read_reply
-from chexalign.judges.llm.reply import Reply
+from chexalign.judges.prompted.facts import f_beta, read_by_rules, read_reply
+from chexalign.llm.reply import Reply
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from chexalign.judges import load
 from chexalign.judges.findings.statements import entries, read_text, table, vocabulary
 from chexalign.judges.findings.weighted import compare, encode, marks, scale
-from chexalign.judges.labels.phrases import expand, sentences
+from chexalign.labels.phrases import expand, sentences
 
 REST = 0.1  # the weight of what both find normal
 NORMAL = (
@@ -184,7 +184,7 @@ def openi_findings():
 
 def test_on_abnormal_openi_studies_a_normal_template_is_below_another_human_report():
     """Mean of 600 studies and of every abnormal one among them; a report of another study, drawn with seed 0."""
-    from chexalign.judges.labels import label_report
+    from chexalign.labels import label_report
 
     texts = openi_findings()
     random.Random(0).shuffle(texts)

@@ -8,7 +8,7 @@ from tests.judges.llm_server import answer, serve
 
 from chexalign.judges import load
 from chexalign.judges.contract import Abstain
-from chexalign.judges.green import green, make_prompt, pre_clean, read_official, read_strict
+from chexalign.judges.prompted.green import green, make_prompt, pre_clean, read_official, read_strict
 
 GOLDEN = json.loads((Path(__file__).parent / "green_completions.json").read_text())
 NONE = "(a) x: 0.\n(b) x: 0."

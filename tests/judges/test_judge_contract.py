@@ -13,13 +13,13 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from chexalign.cli import app
+from chexalign.cli.main import app
 from chexalign.data.openi import read_openi
 from chexalign.errors import RecipeError, WorkError
 from chexalign.judges import JUDGES, LC, from_recipe, load
 from chexalign.judges.combine import length_controlled
 from chexalign.judges.contract import MEMORY, Abstain, Judgement, TextJudge, context_of, reward
-from chexalign.judges.labels import label_report, positive_set
+from chexalign.labels import label_report, positive_set
 
 FORM = {"format", "finding_consistency"}  # look at the report alone, or at the study
 NEURAL = {"bertscore", "chexbert_f1"}  # rounding differs between batches, by less than 1e-5
@@ -229,7 +229,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, nearest):
 
 
 def test_the_command_lists_every_judge_and_says_what_is_missing_here(monkeypatch):
-    monkeypatch.setattr("chexalign.judges.meteor_jar.find_jar", lambda jar: None)
+    monkeypatch.setattr("chexalign.judges.lexical.meteor_jar.find_jar", lambda jar: None)
     monkeypatch.setattr("shutil.which", lambda program: "/usr/bin/java")
     done = CliRunner().invoke(app, ["judges"])
     assert done.exit_code == 0, done.output
@@ -339,7 +339,7 @@ def test_wrong_options_are_one_clear_line(line, options, message):
 
 
 def test_a_judge_that_cannot_run_here_stops_a_run_before_it_starts(monkeypatch):
-    monkeypatch.setattr("chexalign.judges.meteor_jar.find_jar", lambda jar: None)
+    monkeypatch.setattr("chexalign.judges.lexical.meteor_jar.find_jar", lambda jar: None)
     monkeypatch.setattr("shutil.which", lambda program: "/usr/bin/java")
     with pytest.raises(WorkError, match="judge lc_meteor_1.5 cannot run here: .*pip install"):
         from_recipe("0.5*lc_meteor_1.5 + rouge_l", {})

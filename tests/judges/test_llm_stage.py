@@ -5,14 +5,14 @@ import json
 import pytest
 from tests.judges.llm_server import answer, serve
 
-from chexalign import score
+from chexalign.stages import score
 from chexalign.errors import WorkError
 from chexalign.jsonl import read_records, write_records
 from chexalign.judges.line import _shared
-from chexalign.judges.llm import endpoint as endpoint_file
-from chexalign.recipe_file import load_recipe
+from chexalign.llm import endpoint as endpoint_file
+from chexalign.recipe.files import load_recipe
 from chexalign.records import Completion, Study, Verdict
-from chexalign.run import Run
+from chexalign.run.folder import Run
 
 N = 60
 

@@ -6,8 +6,8 @@ import pytest
 from nltk.translate.meteor_score import single_meteor_score
 
 from chexalign.judges import JUDGES, load
-from chexalign.judges.meteor import _synonyms, meteor_score, tokens, with_stems
-from chexalign.judges.meteor_jar import Program
+from chexalign.judges.lexical.meteor import _synonyms, meteor_score, tokens, with_stems
+from chexalign.judges.lexical.meteor_jar import Program
 
 WORDS = "no small smaller effusion effusions enlarged enlarging heart is normal . , left lungs lung clear clearing the".split()
 GUIDE = "It is a guide to action which ensures that the military always obeys the commands of the party"
@@ -97,8 +97,8 @@ def test_tokens():
 
 
 def test_a_form_that_is_not_here_abstains_with_the_remedy(monkeypatch):
-    monkeypatch.setattr("chexalign.judges.meteor.missing_wordnet", lambda: "WordNet is not installed")
-    monkeypatch.setattr("chexalign.judges.meteor_jar.find_jar", lambda jar: None)
+    monkeypatch.setattr("chexalign.judges.lexical.meteor.missing_wordnet", lambda: "WordNet is not installed")
+    monkeypatch.setattr("chexalign.judges.lexical.meteor_jar.find_jar", lambda jar: None)
     monkeypatch.setattr("shutil.which", lambda program: "/usr/bin/java")
     assert load("meteor_nltk").score(["a"], ["a"])[0].error == "WordNet is not installed"
     assert "pip install 'chexalign[meteor]'" in load("meteor_1.5").score(["a"], ["a"])[0].error
@@ -139,7 +139,7 @@ def test_a_program_that_dies_or_talks_nonsense_is_an_abstention(tmp_path, monkey
     fake.write_text(f"#!/bin/sh\nread -r a\n{answer}\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr("chexalign.judges.meteor_jar.SECONDS", 5)
+    monkeypatch.setattr("chexalign.judges.lexical.meteor_jar.SECONDS", 5)
     jar = tmp_path / "meteor-1.5.jar"
     jar.touch()
     for _ in range(2):
@@ -152,7 +152,7 @@ def test_a_program_that_hangs_is_ended(tmp_path, monkeypatch):
     fake.write_text("#!/bin/sh\nexec sleep 30\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr("chexalign.judges.meteor_jar.SECONDS", 0.2)
+    monkeypatch.setattr("chexalign.judges.lexical.meteor_jar.SECONDS", 0.2)
     from chexalign.judges.contract import Abstain
 
     with pytest.raises(Abstain, match="within 0 s"):

@@ -8,8 +8,8 @@ from tests.judges.llm_server import answer, serve
 from chexalign.errors import RecipeError
 from chexalign.judges import load
 from chexalign.judges.contract import Abstain, context_of, reward
-from chexalign.judges.llm.reply import Reply
-from chexalign.judges.pairwise import read_choice
+from chexalign.llm.reply import Reply
+from chexalign.judges.prompted.pairwise import read_choice
 
 REFERENCE = "Small left effusion. Cardiomegaly."
 GOOD, FAIR, BAD = "Left effusion, small. Cardiomegaly.", "Left effusion.", "No effusion. Pneumothorax."

@@ -11,7 +11,7 @@ import pytest
 from chexalign.errors import RecipeError
 from chexalign.judges import JUDGES, load
 from chexalign.judges.contract import Abstain
-from chexalign.judges.radeval import (
+from chexalign.judges.neural.radeval import (
     RaTEScore,
     compare_graphs,
     compare_labels,
@@ -21,7 +21,7 @@ from chexalign.judges.radeval import (
     radgraph,
     srrbert,
 )
-from chexalign.judges.radeval_process import DEATHS_IN_A_ROW, Worker
+from chexalign.judges.neural.radeval_process import DEATHS_IN_A_ROW, Worker
 
 # ---- RadGraph arithmetic (judges.md 6)
 

@@ -22,9 +22,9 @@ from chexalign.errors import RecipeError
 from chexalign.judges import load
 from chexalign.judges.combine import rank
 from chexalign.judges.contract import reward
-from chexalign.judges.two_towers import open_two_towers
-from chexalign.judges.visual import missing, visual
-from chexalign.policies.tiny import build_tokenizer
+from chexalign.judges.neural.two_towers import open_two_towers
+from chexalign.judges.neural.visual import missing, visual
+from chexalign.policies.checkpoints.tiny import build_tokenizer
 from chexalign.records import Study
 
 TEXTS = ["There is a small left pleural effusion.", "The heart is normal in size.", "No pneumothorax."]
@@ -164,7 +164,7 @@ def test_it_abstains_with_a_reason_and_the_good_rows_survive(model, image_folder
 
 
 def test_each_image_and_text_is_encoded_once_and_remembered_on_disk(model, image_folder, tmp_path, monkeypatch):
-    from chexalign.judges.two_towers import TwoTowers
+    from chexalign.judges.neural.two_towers import TwoTowers
 
     seen = {"images": 0, "texts": 0}
     for what in seen:

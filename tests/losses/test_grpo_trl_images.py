@@ -12,11 +12,11 @@ from tests.losses.test_trl_parity import assert_equal
 
 from chexalign.judges.contract import Judgement
 from chexalign.policies import Policy, Prompt
-from chexalign.recipe_online import Grpo, Rollout, Watch
-from chexalign.train import online_task
-from chexalign.train.online_algorithms.base import advantages
-from chexalign.train.online_task import OnlineTask
-from chexalign.train.rollout import Group, group_advantages
+from chexalign.recipe.online import Grpo, Rollout, Watch
+from chexalign.train.online import task as online_task
+from chexalign.train.online.algorithms.base import advantages
+from chexalign.train.online.task import OnlineTask
+from chexalign.train.online.rollout import Group, group_advantages
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL's own imports warn
 trl = pytest.importorskip("trl", reason="TRL is not installed: parity with it is not checked")

@@ -19,8 +19,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from chexalign import losses
 from chexalign.policies import Policy, Prompt
-from chexalign.recipe import Dpo, Ipo, Kto, Orpo
-from chexalign.train.scoring_task import Example, ScoringTask
+from chexalign.recipe.recipe import Dpo, Ipo, Kto, Orpo
+from chexalign.train.preference.scoring_task import Example, ScoringTask
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL's own imports warn
 trl = pytest.importorskip("trl", reason="TRL is not installed: parity with it is not checked")

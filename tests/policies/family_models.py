@@ -63,8 +63,8 @@ from transformers import (
     SmolVLMForConditionalGeneration,
 )
 
-from chexalign.policies.processors import stills_only
-from chexalign.policies.tiny import BOS, CHAT_TEMPLATE, EOS, PAD, build_tokenizer
+from chexalign.policies.checkpoints.processors import stills_only
+from chexalign.policies.checkpoints.tiny import BOS, CHAT_TEMPLATE, EOS, PAD, build_tokenizer
 
 TEXTS = ["There is a small left pleural effusion.", "The heart is normal in size.", "No pneumothorax."]
 WIDTHS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -14,13 +14,13 @@ from chexalign.jsonl import read_records
 from chexalign.policies import Policy, Prompt
 from chexalign.policies.adapters import make_trainable
 from chexalign.policies.open import open_policy
-from chexalign.recipe import Dpo, Lora, Sft
-from chexalign.recipe_file import load_recipe
+from chexalign.recipe.recipe import Dpo, Lora, Sft
+from chexalign.recipe.files import load_recipe
 from chexalign.records import Pair
-from chexalign.run import Run
-from chexalign.train.align import align
+from chexalign.run.folder import Run
+from chexalign.stages.train import align
 from chexalign.train.loop import Settings, Trainer
-from chexalign.train.scoring_task import Example, ScoringTask
+from chexalign.train.preference.scoring_task import Example, ScoringTask
 
 ALONE = ("tower", "projector")  # nothing but the adapter learns
 

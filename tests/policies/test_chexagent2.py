@@ -13,9 +13,10 @@ from tests.policies.test_shared_prefix import COMPLETIONS, assert_same_gradients
 from transformers import AutoConfig
 
 from chexalign.errors import RecipeError
-from chexalign.policies import Policy, Prompt, build_prompt, chexagent2, verify_chexagent2
-from chexalign.policies.logps import encode_prefix
-from chexalign.policies.vision_cache import can_store
+from chexalign.policies import Policy, Prompt, build_prompt, verify_chexagent2
+from chexalign.policies.checkpoints import chexagent2
+from chexalign.policies.forward.logps import encode_prefix
+from chexalign.policies.forward.vision_cache import can_store
 from chexalign.records import Study
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "chexagent2"

@@ -18,12 +18,12 @@ from transformers import GenerationConfig
 from chexalign.data.images import load_image
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_records
-from chexalign.judges.llm import endpoint as http
+from chexalign.llm import endpoint as http
 from chexalign.policies import Policy, Prompt, engines
-from chexalign.recipe_engine import EndpointEngine
-from chexalign.recipe_file import build_recipe
+from chexalign.recipe.engine import EndpointEngine
+from chexalign.recipe.files import build_recipe
 from chexalign.records import Completion
-from chexalign.run import run_stages
+from chexalign.run.folder import run_stages
 
 from tests.test_impression import raw, rows  # isort: skip
 

@@ -13,11 +13,11 @@ import torch
 from chexalign.errors import RecipeError, WorkError
 from chexalign.policies import Policy, engines
 from chexalign.policies.adapters import make_trainable
-from chexalign.policies.engines.drawn import Drawn, ended, rescored
+from chexalign.policies.engines.rescore import Drawn, ended, rescored
 from chexalign.policies.engines.vllm import plain_weights
-from chexalign.recipe import Lora, Recipe
-from chexalign.recipe_engine import InProcess, VllmEngine
-from chexalign.recipe_file import build_recipe
+from chexalign.recipe.recipe import Lora, Recipe
+from chexalign.recipe.engine import InProcess, VllmEngine
+from chexalign.recipe.files import build_recipe
 
 
 class StandIn:

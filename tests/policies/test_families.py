@@ -16,10 +16,11 @@ from tests.policies.family_models import FAMILIES
 from tests.policies.test_shared_prefix import assert_same_gradients, gradients, plain_logps
 
 from chexalign.errors import RecipeError
-from chexalign.policies import Policy, build_prompt, plain
+from chexalign.policies import Policy, build_prompt
+from chexalign.policies.forward import plain
 from chexalign.policies.adapters import make_trainable
-from chexalign.policies.head import check_head
-from chexalign.recipe import Lora
+from chexalign.policies.forward.head import check_head
+from chexalign.recipe.recipe import Lora
 from chexalign.records import Study
 
 SEEING = [n for n in FAMILIES if n not in ("llama", "qwen2", "qwen3", "phi3", "gemma2", "cohere", "granite")]

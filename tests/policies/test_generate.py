@@ -6,10 +6,10 @@ from tests.policies.family_models import FAMILIES
 from tests.policies.test_families import opened  # noqa: F401
 from torch import nn
 
-from chexalign.policies import generate
-from chexalign.policies.branches import branch
-from chexalign.policies.logps import encode_prefix
-from chexalign.policies.packed import packed
+from chexalign.policies.forward import generate
+from chexalign.policies.forward.branches import branch
+from chexalign.policies.forward.logps import encode_prefix
+from chexalign.policies.forward.packed import packed
 
 # Sliding windows: these keep the expanded cache.
 EXPANDED = {"gemma2", "gemma3", "gemma3-sliding-last", "llava-mistral"}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from tests.policies.test_shared_prefix import COMPLETIONS, assert_same_gradients, gradients
 
-from chexalign.policies import logps
-from chexalign.policies.layers import decoder_layers
-from chexalign.policies.logps import completion_logps, inner_model
+from chexalign.policies.forward import logps
+from chexalign.policies.forward.layers import decoder_layers
+from chexalign.policies.forward.logps import completion_logps, inner_model
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from tests.policies import family_models
 from chexalign.errors import RecipeError
 from chexalign.policies import Policy, build_prompt
 from chexalign.policies.open import open_policy
-from chexalign.recipe_file import load_recipe
+from chexalign.recipe.files import load_recipe
 from chexalign.records import Study
-from chexalign.run import Run
+from chexalign.run.folder import Run
 
 TEMPLATE = "Given {indication}, write."
 

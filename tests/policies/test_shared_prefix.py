@@ -6,8 +6,8 @@ Here with the built-in policy; every other family is in test_families.py.
 import pytest
 import torch
 
-from chexalign.policies.generate import pick
-from chexalign.policies.logps import Prefix
+from chexalign.policies.forward.generate import pick
+from chexalign.policies.forward.logps import Prefix
 
 COMPLETIONS = [(5, 9, 12, 2), (7, 2), (5, 5, 5, 8, 11, 30, 2)]
 

@@ -8,8 +8,9 @@ import torch
 from tests.policies import family_models
 from tests.policies.test_families import COMPLETIONS, prompt
 
-from chexalign.policies import Policy, vision_cache
-from chexalign.policies.vision_cache import FEATURE, fingerprint
+from chexalign.policies import Policy
+from chexalign.policies.forward import vision_cache
+from chexalign.policies.forward.vision_cache import FEATURE, fingerprint
 
 FAMILIES = ["llava-llama", "qwen2.5-vl", "qwen3-vl", "gemma3", "idefics3", "smolvlm"]
 

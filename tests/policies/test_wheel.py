@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from chexalign.errors import RecipeError
-from chexalign.policies import wheel
+from chexalign.policies.checkpoints import smollm2 as wheel
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from chexalign.policies.tiny import BOS, EOS, PAD, build_tokenizer
+from chexalign.policies.checkpoints.tiny import BOS, EOS, PAD, build_tokenizer
 
 CHAT = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}"  # strings alone, as SmolLM2's

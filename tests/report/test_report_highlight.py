@@ -8,7 +8,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chexalign.report.highlight import KINDS, highlight
+from chexalign.report.run.highlight import KINDS, highlight
 
 
 def mark(start: object, end: object, kind: str = "right", label: str = "") -> dict[str, object]:

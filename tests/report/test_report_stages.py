@@ -6,7 +6,7 @@ from make_run import make_run, write_json, write_rows
 from test_report_page import Page
 
 from chexalign.report import write_page
-from chexalign.report.stages import stage_tables
+from chexalign.report.run.stages import stage_tables
 
 
 def cell(mean, low, high):

@@ -11,7 +11,7 @@ from make_run import make_run, write_json
 from test_report_page import ATTACKS, Page
 
 from chexalign.errors import WorkError
-from chexalign.report.sweep import render, summary, write_sweep_page
+from chexalign.report.sweep.page import render, summary, write_sweep_page
 
 SELECT = "lc_finding_f1"
 

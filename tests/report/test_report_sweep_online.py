@@ -11,8 +11,8 @@ import pytest
 from make_run import make_run, write_json
 from test_report_page import ATTACKS, Page
 
-from chexalign.report.curves import RAREST, _points, online_charts, zero_rows
-from chexalign.report.sweep import render, summary, tables_of, write_sweep_page
+from chexalign.report.sweep.curves import RAREST, _points, online_charts, zero_rows
+from chexalign.report.sweep.page import render, summary, tables_of, write_sweep_page
 
 MACRO = [f"chexpert_rule_macro_{part}" for part in ("precision", "recall", "f1")]
 SUPPORT = {"Pleural Effusion": 30, "Fracture": 2, "Pneumonia": 4, "Edema": 9, "Lung Lesion": 6, "Pneumothorax": 7}

@@ -5,8 +5,8 @@ import shutil
 import pytest
 from tests.driver import OVERRIDES
 
-from chexalign.recipe_file import load_recipe
-from chexalign.run import Run
+from chexalign.recipe.files import load_recipe
+from chexalign.run.folder import Run
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from chexalign.recipe import Dpo, Ipo, Kto, LcDpo, Orpo, Sft
-from chexalign.train.algorithms import ALGORITHMS, Batch
+from chexalign.recipe.recipe import Dpo, Ipo, Kto, LcDpo, Orpo, Sft
+from chexalign.train.preference.algorithms import ALGORITHMS, Batch
 
 LENGTHS = [[4.0, 2.0], [5.0, 10.0]]
 POLICY = [[-10.0, -20.0], [-30.0, -8.0]]

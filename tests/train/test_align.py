@@ -7,11 +7,11 @@ from tests.driver import OVERRIDES
 
 from chexalign.errors import WorkError
 from chexalign.jsonl import read_records, write_records
-from chexalign.recipe_file import load_recipe
+from chexalign.recipe.files import load_recipe
 from chexalign.records import Pair
-from chexalign.run import Run
-from chexalign.train.algorithms import ALGORITHMS
-from chexalign.train.align import align
+from chexalign.run.folder import Run
+from chexalign.train.preference.algorithms import ALGORITHMS
+from chexalign.stages.train import align
 
 
 def change(run: Run, edit) -> None:

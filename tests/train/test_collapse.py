@@ -5,9 +5,9 @@ import json
 from tests.train.test_online_training import SETTINGS, Vowels, asked, make_task, opened  # noqa: F401 (asked is a fixture)
 
 from chexalign.judges.contract import Judgement
-from chexalign.recipe_online import Rollout
+from chexalign.recipe.online import Rollout
 from chexalign.train.loop import Settings, Trainer
-from chexalign.train.online_task import validator
+from chexalign.train.online.task import validator
 
 
 class Consonants(Vowels):

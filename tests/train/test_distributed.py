@@ -16,9 +16,9 @@ from tests.driver import OVERRIDES
 
 from chexalign import processes
 from chexalign.errors import RecipeError
-from chexalign.recipe_file import load_recipe
-from chexalign.run import Run
-from chexalign.train.align import align
+from chexalign.recipe.files import load_recipe
+from chexalign.run.folder import Run
+from chexalign.stages.train import align
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes/accelerate"
 # Micro-batches of 3 and a last batch of 5 of 37 pairs: shards are uneven, and some processes get nothing to learn from.
@@ -35,10 +35,10 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 from chexalign import processes
-from chexalign.recipe_file import load_recipe
-from chexalign.run import Run
+from chexalign.recipe.files import load_recipe
+from chexalign.run.folder import Run
 from chexalign.train import loop
-from chexalign.train.align import align
+from chexalign.stages.train import align
 
 def hanging(self, row, write=loop.Trainer._append_log):
     write(self, row)
@@ -65,10 +65,10 @@ torch.set_num_threads(1)
 from pathlib import Path
 from accelerate.state import DistributedType, PartialState
 from chexalign import processes
-from chexalign.recipe_file import load_recipe
-from chexalign.run import Run
+from chexalign.recipe.files import load_recipe
+from chexalign.run.folder import Run
 from chexalign.train import loop
-from chexalign.train.align import align
+from chexalign.stages.train import align
 
 accelerator = loop.Accelerator
 loop.Accelerator = lambda cpu, **named: accelerator(**named)

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from chexalign.data.phantom import phantom
 from chexalign.errors import RecipeError
 from chexalign.judges import from_recipe, load
-from chexalign.recipe import ExpertPhase, Recipe
+from chexalign.recipe.recipe import ExpertPhase, Recipe
 from chexalign.records import Study
-from chexalign.run import Run, open_run
-from chexalign.train.expert import ExpertExample, ExpertTask, contrastive, expert_examples, statements, train_expert
-from chexalign.train.expert_measure import add_finding, deny, measure_expert, retrieval, swap_side
-from chexalign.train.warmup import _expert
+from chexalign.run.folder import Run, open_run
+from chexalign.train.warmup.expert import ExpertExample, ExpertTask, contrastive, expert_examples, statements, train_expert
+from chexalign.train.warmup.expert_measure import add_finding, deny, measure_expert, retrieval, swap_side
+from chexalign.stages.warmup import _expert
 
 LOGITS = torch.tensor([[2.0, 0.5, -1.0], [0.0, 1.0, 0.3], [1.0, -0.5, 0.2]])
 
@@ -165,9 +165,9 @@ def test_the_warm_up_trains_it_on_the_training_split_alone(studies, tmp_path, mo
         (folder / "config.json").parent.mkdir()
         (folder / "config.json").write_text("{}")
 
-    monkeypatch.setattr("chexalign.train.warmup.train_expert", train)
+    monkeypatch.setattr("chexalign.stages.warmup.train_expert", train)
     monkeypatch.setattr(
-        "chexalign.train.warmup.measure_expert", lambda f, held_out, *r: {"splits": {s.split for s in held_out}}
+        "chexalign.stages.warmup.measure_expert", lambda f, held_out, *r: {"splits": {s.split for s in held_out}}
     )
     recipe = Recipe(name="x", studies={"source": "phantom"}, warmup={"expert": {"steps": 5}})
     assert _expert(Run(recipe, tmp_path, {}), rows) == {"splits": {"test"}} and seen == {"train": {"train"}}
@@ -193,7 +193,7 @@ def test_a_run_tells_the_judge_where_its_images_and_its_expert_are(tmp_path):
 
 
 def test_statements_too_rare_are_not_learnt_but_still_tell_reports_apart(studies):
-    from chexalign.train.expert import build_expert
+    from chexalign.train.warmup.expert import build_expert
 
     root, rows = studies
     model, processor = build_expert([s.findings for s in rows], 32, 16, seed=0)

@@ -11,12 +11,12 @@ from chexalign.errors import WorkError
 from chexalign.jsonl import read_records, write_records
 from chexalign.policies import Policy
 from chexalign.policies.open import open_for_training
-from chexalign.recipe import Kto
+from chexalign.recipe.recipe import Kto
 from chexalign.records import Pair, Study
-from chexalign.train.align import training_examples
+from chexalign.stages.train import training_examples
 from chexalign.train.loop import Settings, Trainer
-from chexalign.train.references import with_references
-from chexalign.train.scoring_task import Example, ScoringTask
+from chexalign.train.preference.references import with_references
+from chexalign.train.preference.scoring_task import Example, ScoringTask
 
 KTO = Kto(beta=0.3, desirable_weight=1.2, undesirable_weight=0.8, nll=0.1)
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from chexalign.errors import RecipeError, WorkError
-from chexalign.recipe import Dpo, Sft
+from chexalign.recipe.recipe import Dpo, Sft
 from chexalign.train.batches import micro_batches, shard
 from chexalign.train.checkpoint import load_weights
 from chexalign.train.loop import Settings, Trainer, batches, epoch_order, steps_for
 from chexalign.train.optimiser import make_optimiser
-from chexalign.train.scoring_task import Example, ScoringTask
+from chexalign.train.preference.scoring_task import Example, ScoringTask
 
 SETTINGS = {"steps": 3, "lr": 1e-3, "batch_size": 4, "seed": 0, "schedule": "constant", "warmup_share": 0.0}
 

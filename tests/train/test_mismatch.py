@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from chexalign.errors import WorkError
-from chexalign.train.mismatch import donors
+from chexalign.train.preference.mismatch import donors
 
 
 def drawn(n: int, patients: int, seed: int) -> list[str]:

@@ -20,14 +20,15 @@ from tests.train.test_online_training import (  # noqa: F401 (asked is a fixture
 
 from chexalign import losses
 from chexalign.judges.contract import Judgement
-from chexalign.recipe import Dpo, Kto, LcDpo
-from chexalign.recipe_file import load_recipe
-from chexalign.recipe_online import Grpo, OnlineDpo, OnlineKto, OraPo
-from chexalign.run import Run
-from chexalign.train.algorithms import ALGORITHMS, Batch
-from chexalign.train.align import align
-from chexalign.train.online_algorithms import algorithm_of, online_dpo
-from chexalign.train.online_algorithms.base import GroupBatch, Oracle, centred
+from chexalign.recipe.recipe import Dpo, Kto, LcDpo
+from chexalign.recipe.files import load_recipe
+from chexalign.recipe.online import Grpo, OnlineDpo, OnlineKto, OraPo
+from chexalign.run.folder import Run
+from chexalign.train.preference.algorithms import ALGORITHMS, Batch
+from chexalign.stages.train import align
+from chexalign.train.online.algorithms import algorithm_of
+from chexalign.train.online.algorithms import online_dpo
+from chexalign.train.online.algorithms.base import GroupBatch, Oracle, centred
 
 LENGTHS = torch.tensor([[3, 5, 2, 4], [4, 1, 5, 2]])
 
@@ -199,7 +200,7 @@ def test_groups_without_signal_are_counted_and_left_out(settings, tiny_folder, a
     assert [g.study_id for g in groups] == ["s0", "s2", "s4"] and row["no_signal"] == pytest.approx(2 / 5)
     assert all(g.ref_logps is not None and len(g.completions) == 4 for g in groups)
     short = gradients(task, groups)
-    monkeypatch.setattr("chexalign.train.online_task.OnlineTask._teaches", lambda self, group: True)
+    monkeypatch.setattr("chexalign.train.online.task.OnlineTask._teaches", lambda self, group: True)
     everyone, _ = task.prepare(0, asked)
     long = gradients(task, everyone)
     assert len(everyone) == 5 and short.keys() == long.keys()
@@ -236,7 +237,7 @@ def test_learning_raises_the_reward(settings, tiny_folder, asked, tmp_path):  # 
 def test_the_road_resumes_in_the_same_weights(name, tiny_run, tmp_path, monkeypatch):
     from chexalign.train.loop import Trainer
 
-    monkeypatch.setattr("chexalign.train.online.validator", further_is_better)
+    monkeypatch.setattr("chexalign.stages.train_online.validator", further_is_better)
     whole, broken = (prepared(tiny_run, tmp_path / n) for n in ("whole", "broken"))
     more = [*OVERRIDES, *ONLINE, f"train.algorithm={{type: {name}, beta: 0.5}}"]
     runs = [Run(load_recipe("tiny", [f"run_dir={f}", *more]), f, {}) for f in (whole, broken)]

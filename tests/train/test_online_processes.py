@@ -7,9 +7,9 @@ from tests.driver import OVERRIDES
 from tests.train.test_distributed import kill_all, launch, weights
 from tests.train.test_online_training import ONLINE, further_is_better, prepared, rows_of
 
-from chexalign.recipe_file import load_recipe
-from chexalign.run import Run
-from chexalign.train.align import align
+from chexalign.recipe.files import load_recipe
+from chexalign.run.folder import Run
+from chexalign.stages.train import align
 
 # 5 studies a round for 2 processes, groups of 3 samples, micro-batches of 3 groups: every share is uneven.
 SETTINGS = [
@@ -24,10 +24,11 @@ torch.set_num_threads(1)
 sys.path.insert(0, {root!r})
 from pathlib import Path
 from chexalign import processes
-from chexalign.recipe_file import load_recipe
-from chexalign.run import Run
-from chexalign.train import loop, online
-from chexalign.train.align import align
+from chexalign.recipe.files import load_recipe
+from chexalign.run.folder import Run
+from chexalign.train import loop
+from chexalign.stages import train_online as online
+from chexalign.stages.train import align
 from tests.train.test_online_training import further_is_better
 
 def hanging(self, row, write=loop.Trainer._append_log):
@@ -52,7 +53,7 @@ def test_two_processes_end_in_the_weights_of_one_also_after_kill_9(tiny_run, tmp
     program, log = tmp_path / "program.py", two / "train_log.jsonl"
     program.write_text(PROGRAM.format(root=str(pytestconfig.rootpath)))
     launcher = launch(program, two, "hang")
-    monkeypatch.setattr("chexalign.train.online.validator", further_is_better)
+    monkeypatch.setattr("chexalign.stages.train_online.validator", further_is_better)
     align(Run(load_recipe("tiny", settings[one]), one, {"stages": {}}))
     end = time.monotonic() + 120
     while not (log.exists() and log.read_text().count("\n") == 7):

@@ -10,21 +10,21 @@ import torch
 from tests.driver import OVERRIDES
 from typer.testing import CliRunner
 
-from chexalign.cli import app
+from chexalign.cli.main import app
 from chexalign.errors import RecipeError, WorkError
 from chexalign.judges.contract import Judgement
 from chexalign.policies import Policy
-from chexalign.recipe import Train
-from chexalign.recipe_file import build_recipe, load_recipe
-from chexalign.recipe_online import Grpo, Rollout, Watch
+from chexalign.recipe.recipe import Train
+from chexalign.recipe.files import build_recipe, load_recipe
+from chexalign.recipe.online import Grpo, Rollout, Watch
 from chexalign.records import Study
-from chexalign.run import Run, run_stages
-from chexalign.train import online_task
-from chexalign.train.align import align
+from chexalign.run.folder import Run, run_stages
+from chexalign.train.online import task as online_task
+from chexalign.stages.train import align
 from chexalign.train.loop import Settings, Trainer
-from chexalign.train.online_task import OnlineTask
-from chexalign.train.rollout import Asked, roll_out
-from chexalign.train.rollout_stats import out_of_bounds, part_scores, repetition, reward_stats
+from chexalign.train.online.task import OnlineTask
+from chexalign.train.online.rollout import Asked, roll_out
+from chexalign.train.online.stats import out_of_bounds, part_scores, repetition, reward_stats
 
 SETTINGS = {"lr": 1e-3, "batch_size": 4, "micro_batch_size": 4, "seed": 0, "schedule": "constant", "warmup_share": 0.0}
 
@@ -342,7 +342,7 @@ def further_is_better(policy, *_):
 @pytest.mark.parametrize("name", ROADS)
 def test_every_algorithm_resumes_inside_any_of_its_stages(name, tiny_run, tmp_path, monkeypatch):
     changes, rewards = ROADS[name]
-    monkeypatch.setattr("chexalign.train.online.validator", further_is_better)
+    monkeypatch.setattr("chexalign.stages.train_online.validator", further_is_better)
     whole, broken = (prepared(tiny_run, tmp_path / n) for n in ("whole", "broken"))
     runs = [Run(load_recipe("tiny", [f"run_dir={f}", *OVERRIDES, *ONLINE, *changes]), f, {}) for f in (whole, broken)]
     told = align(runs[0]).extra

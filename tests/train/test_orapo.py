@@ -7,14 +7,14 @@ import torch
 from tests.train.test_online_training import Vowels, asked, gradients, make_task, opened  # noqa: F401 (asked is a fixture)
 
 from chexalign.errors import WorkError
-from chexalign.recipe import Phase
-from chexalign.recipe_online import OraPo
+from chexalign.recipe.recipe import Phase
+from chexalign.recipe.online import OraPo
 from chexalign.records import Study
 from chexalign.report.inputs import WARMUP_LOGS
-from chexalign.train import warmup
-from chexalign.train.balance import balanced
-from chexalign.train.online_algorithms.base import GroupBatch, Oracle
-from chexalign.train.online_algorithms.orapo import loss, weigh
+from chexalign.stages import warmup
+from chexalign.train.online.balance import balanced
+from chexalign.train.online.algorithms.base import GroupBatch, Oracle
+from chexalign.train.online.algorithms.orapo import loss, weigh
 
 
 def test_the_weight_follows_the_prompts_own_zero_rewards():
@@ -62,7 +62,7 @@ def test_groups_of_zeros_learn_from_the_oracle_alone(tiny_folder, asked):  # noq
 
 
 def test_a_weight_of_zero_is_plain_grpo(tiny_folder, asked):  # noqa: F811
-    from chexalign.recipe_online import Grpo
+    from chexalign.recipe.online import Grpo
 
     oracle = make_task(opened(tiny_folder), Vowels(), OraPo(kl=0.1, w_min=0, w_max=0, average="sequence"), tiny_folder)
     plain = make_task(opened(tiny_folder), Vowels(), Grpo(kl=0.1), tiny_folder)

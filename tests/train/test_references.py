@@ -11,14 +11,14 @@ from chexalign.errors import WorkError
 from chexalign.jsonl import read_records
 from chexalign.policies import Policy, adapters
 from chexalign.policies.open import open_for_training
-from chexalign.recipe import Dpo, Kto, Lora
-from chexalign.recipe_file import load_recipe
+from chexalign.recipe.recipe import Dpo, Kto, Lora
+from chexalign.recipe.files import load_recipe
 from chexalign.records import Pair
-from chexalign.run import Run
-from chexalign.train import references
-from chexalign.train.align import align, training_examples
-from chexalign.train.references import content_key, with_references
-from chexalign.train.scoring_task import Example, ScoringTask
+from chexalign.run.folder import Run
+from chexalign.train.preference import references
+from chexalign.stages.train import align, training_examples
+from chexalign.train.preference.references import content_key, with_references
+from chexalign.train.preference.scoring_task import Example, ScoringTask
 
 
 @pytest.fixture

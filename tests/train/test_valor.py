@@ -6,20 +6,20 @@ import pytest
 from tests.driver import OVERRIDES
 from tests.train.test_online_training import ONLINE, Vowels, prepared, rows_of
 
-from chexalign.evaluate import evaluate
+from chexalign.stages.evaluate import evaluate
 from chexalign.judges import from_recipe
 from chexalign.judges.contract import reward
 from chexalign.policies import Policy
-from chexalign.recipe import Train
-from chexalign.recipe_file import load_recipe
-from chexalign.recipe_online import Rollout, Valor
+from chexalign.recipe.recipe import Train
+from chexalign.recipe.files import load_recipe
+from chexalign.recipe.online import Rollout, Valor
 from chexalign.records import Study
-from chexalign.run import Run
-from chexalign.run_judges import REWARDS_SEE
-from chexalign.train.align import align
-from chexalign.train.online_algorithms.valor import mixed, stages
-from chexalign.train.online_task import validator
-from chexalign.train.rollout import Asked
+from chexalign.run.folder import Run
+from chexalign.run.judges import REWARDS_SEE
+from chexalign.stages.train import align
+from chexalign.train.online.algorithms.valor import mixed, stages
+from chexalign.train.online.task import validator
+from chexalign.train.online.rollout import Asked
 
 
 def train(**changes) -> Train:
@@ -81,7 +81,7 @@ def falling(*_):
 
 @pytest.mark.parametrize(("more", "first"), [("", 3), (", plateau: 2", 2)])
 def test_stage_1_ends_by_its_share_of_the_rounds_or_by_a_plateau(tiny_run, tmp_path, monkeypatch, more, first):
-    monkeypatch.setattr("chexalign.train.online.validator", falling)
+    monkeypatch.setattr("chexalign.stages.train_online.validator", falling)
     run = run_of(tiny_run, tmp_path / "run", more)
     told = align(run).extra
     assert [s["rounds"] for s in told["stages"]] == [first, 3] and [s["best_round"] for s in told["stages"]] == [0, 0]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chexalign.errors import RecipeError, WorkError
-from chexalign.recipe import Studies
+from chexalign.recipe.recipe import Studies
 from chexalign.records import Study
 
 SOURCES = {

@@ -9,7 +9,7 @@ from typing import Any
 from chexalign.data import Drops, split_by_patient
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_lines
-from chexalign.recipe import Studies
+from chexalign.recipe.recipe import Studies
 from chexalign.records import Study
 
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from chexalign.errors import RecipeError, WorkError
-from chexalign.policies.logps import inner_model
-from chexalign.recipe import Lora
+from chexalign.policies.forward.logps import inner_model
+from chexalign.recipe.recipe import Lora
 
 if TYPE_CHECKING:
     from chexalign.policies.policy import Policy

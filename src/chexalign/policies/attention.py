@@ -19,12 +19,12 @@ from transformers import Gemma3Model, LlavaModel, PreTrainedModel, Qwen2_5_VLMod
 
 from chexalign.data.images import load_image
 from chexalign.errors import WorkError
-from chexalign.policies.layers import decoder_layers
-from chexalign.policies.logps import Prefix, inner_model
-from chexalign.policies.padding import SEQUENCE_INPUTS
+from chexalign.policies.forward.layers import decoder_layers
+from chexalign.policies.forward.logps import Prefix, inner_model
+from chexalign.policies.forward.padding import SEQUENCE_INPUTS
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
-from chexalign.policies.vision_cache import FEATURE, stored_features
+from chexalign.policies.forward.vision_cache import FEATURE, stored_features
 
 SQUARE, GRIDS = (LlavaModel, Gemma3Model), (Qwen2_5_VLModel, Qwen3VLModel)
 

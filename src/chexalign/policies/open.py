@@ -10,12 +10,12 @@ from chexalign.errors import RecipeError, WorkError
 from chexalign.policies.policy import Policy
 from chexalign.policies.presets import Preset, preset_for, wording
 from chexalign.policies.prompt import Prompt, build_prompt
-from chexalign.policies.wheel import checkpoint_of
+from chexalign.policies.checkpoints.smollm2 import checkpoint_of
 from chexalign.progress import say
-from chexalign.recipe import PolicySection, Recipe
+from chexalign.recipe.recipe import PolicySection, Recipe
 from chexalign.records import Study
-from chexalign.run import Run
-from chexalign.studies import image_root
+from chexalign.run.folder import Run
+from chexalign.stages.studies import image_root
 
 
 def open_policy(run: Run, which: str, dtype: str | None = None) -> Policy:

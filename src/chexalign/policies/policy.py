@@ -17,15 +17,16 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from chexalign.data.images import load_image
 from chexalign.data.tags import body_of, wrapped
 from chexalign.errors import RecipeError
-from chexalign.policies import adapters, chexagent2
-from chexalign.policies import generate as sampling
+from chexalign.policies import adapters
+from chexalign.policies.checkpoints import chexagent2
+from chexalign.policies.forward import generate as sampling
 from chexalign.policies.engines import Engine
-from chexalign.policies.head import check_head
-from chexalign.policies.logps import Prefix, Scorer, inner_model
-from chexalign.policies.padding import left_padded, right_padded
-from chexalign.policies.processors import load_processor
+from chexalign.policies.forward.head import check_head
+from chexalign.policies.forward.logps import Prefix, Scorer, inner_model
+from chexalign.policies.forward.padding import left_padded, right_padded
+from chexalign.policies.checkpoints.processors import load_processor
 from chexalign.policies.prompt import Prompt
-from chexalign.policies.vision_cache import FeatureStore, as_inputs, can_store, tower_features, without_pixels
+from chexalign.policies.forward.vision_cache import FeatureStore, as_inputs, can_store, tower_features, without_pixels
 
 PARTS = {  # name used in recipes → attribute prefixes of the parts, over the families
     "tower": ("vision_tower", "visual", "vision_model"),

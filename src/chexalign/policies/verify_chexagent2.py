@@ -115,7 +115,8 @@ def native(a: argparse.Namespace) -> tuple[dict[str, Any], list[Row]]:
     """The same outputs from the native class, and checks that need no reference. Loading refuses a misfit tensor."""
     import torch
 
-    from chexalign.policies import Policy, Prompt, chexagent2
+    from chexalign.policies import Policy, Prompt
+    from chexalign.policies.checkpoints import chexagent2
 
     model, processor = chexagent2.load(a.model, tower=a.tower)
     model.eval().to(a.device).set_attn_implementation("eager")

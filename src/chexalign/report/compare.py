@@ -14,7 +14,7 @@ from chexalign import stats
 from chexalign.errors import WorkError
 from chexalign.report import wording
 from chexalign.report.inputs import mapping, read_manifest, read_results, read_rows
-from chexalign.report.tables import SYMBOLS, by_importance, headline_metrics
+from chexalign.report.run.tables import SYMBOLS, by_importance, headline_metrics
 from chexalign.report.wording import DASH, NARROW, Cell, cell, count, interval, number, percent, score, verdict, whole
 
 Scores = dict[str, float | None]

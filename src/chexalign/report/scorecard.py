@@ -13,8 +13,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from chexalign.report import wording
-from chexalign.report.charts import ALIGNED, REFERENCE
-from chexalign.report.svg import draw
+from chexalign.report.draw.charts import ALIGNED, REFERENCE
+from chexalign.report.draw.svg import draw
 
 WIDTH = 7.0  # inches
 Card = dict[str, Any]
@@ -35,7 +35,7 @@ def write_scorecard_page(card: Card, folder: Path) -> Path:
 
 def render(card: Card) -> str:
     """The page as text; the same card gives the same page."""
-    package = files("chexalign.report")
+    package = files("chexalign.report") / "templates"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(package.joinpath("scorecard.html.j2").read_text(encoding="utf-8"))
     style = Markup(package.joinpath("style.css").read_text(encoding="utf-8"))

@@ -12,10 +12,10 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-from chexalign.judges.labels import tables
-from chexalign.judges.labels.context import ABSENT, PRESENT, Reading, read, scopes, size_status
-from chexalign.judges.labels.modifiers import Modifiers, Traits, describe
-from chexalign.judges.labels.phrases import Item, Tag, Trie, sentences
+from chexalign.labels import tables
+from chexalign.labels.context import ABSENT, PRESENT, Reading, read, scopes, size_status
+from chexalign.labels.modifiers import Modifiers, Traits, describe
+from chexalign.labels.phrases import Item, Tag, Trie, sentences
 
 LOOK_BACK, LOOK_AHEAD = 4, 9  # words between an organ and what is said of it # our choice
 NEAR = 60  # characters between a measure and its finding # our choice

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from chexalign.judges.contract import Abstain, TextJudge
 from chexalign.judges.findings.statements import Mention, read_text, table, version, vocabulary
-from chexalign.judges.labels.context import ABSENT, PRESENT
+from chexalign.labels.context import ABSENT, PRESENT
 
 LEVELS = {"small": 1, "mild": 1, "moderate": 2, "large": 3, "severe": 3}  # our choice: size and severity are one scale
 SAME_ZONE = {"apical": "upper", "basal": "lower", "retrocardiac": "lower"}  # our choice: near synonyms

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from chexalign.policies.generate import Sampled
+from chexalign.policies.forward.generate import Sampled
 from chexalign.policies.prompt import Prompt
 
 if TYPE_CHECKING:

@@ -14,14 +14,14 @@ from typing import Any
 from chexalign.data.images import load_image
 from chexalign.errors import WorkError
 from chexalign.judges.contract import Abstain
-from chexalign.judges.llm import endpoint as http
-from chexalign.judges.llm.reply import Usage
-from chexalign.policies.engines.drawn import Drawn, ended, rescored
-from chexalign.policies.generate import Sampled, stream_seed
+from chexalign.llm import endpoint as http
+from chexalign.llm.reply import Usage
+from chexalign.policies.engines.rescore import Drawn, ended, rescored
+from chexalign.policies.forward.generate import Sampled, stream_seed
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
 from chexalign.progress import say
-from chexalign.recipe_engine import EndpointEngine
+from chexalign.recipe.engine import EndpointEngine
 
 
 class Endpoint:

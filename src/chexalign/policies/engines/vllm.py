@@ -18,11 +18,11 @@ from chexalign import processes
 from chexalign.data.images import load_image
 from chexalign.errors import RecipeError
 from chexalign.policies import adapters
-from chexalign.policies.engines.drawn import Drawn, ended, rescored
-from chexalign.policies.generate import Sampled
+from chexalign.policies.engines.rescore import Drawn, ended, rescored
+from chexalign.policies.forward.generate import Sampled
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
-from chexalign.recipe_engine import VllmEngine
+from chexalign.recipe.engine import VllmEngine
 
 
 class Vllm:

@@ -1,0 +1,104 @@
+"""A dozen studies for the page: thumbnails, and reports with right, wrong and missing findings marked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from chexalign.data.images import load_image
+from chexalign.jsonl import atomic_write, write_json
+from chexalign.labels import Mention, find_mentions
+from chexalign.records import Study
+from chexalign.evaluation.blocks import Answers, is_abnormal, label_set
+from chexalign.run.folder import Run
+from chexalign.stages.studies import image_root
+from chexalign.run.task import reference
+
+THUMBNAIL = 320  # pixels, longest side
+SIDES = {"left": ("left",), "right": ("right",), "bilateral": ("left", "right")}
+
+
+def write_examples(run: Run, studies: Sequence[Study], answers: dict[tuple[str, str], Answers]) -> None:
+    """examples.json and examples/*.png. Studies are taken in file order, not by how well they went: three abnormal to one
+    normal, so that the dozen shows findings."""
+    decoding = "temperature_1"  # the headline's
+    rows = []
+    told = [reference(run.recipe, s) for s in studies]
+    for i in _choose(told, run.recipe.report.examples):
+        study = studies[i]
+        rows.append(
+            {
+                "study_id": study.study_id,
+                "split": study.split,
+                "decoding": decoding,
+                "image": _thumbnail(run, study),
+                "indication": study.indication,
+                **({"findings": study.findings} if run.recipe.task == "impression" else {}),
+                "reference": {
+                    "text": told[i],
+                    "marks": reference_marks(told[i], answers["aligned", decoding].texts[i]),
+                },
+                **{w: _answer(answers[w, decoding], i, told[i]) for w in ("baseline", "aligned")},
+            }
+        )
+    write_json(run.path("examples.json"), rows)
+
+
+def _choose(references: Sequence[str], wanted: int) -> list[int]:
+    abnormal = [i for i, text in enumerate(references) if is_abnormal(text)]
+    normal = [i for i in range(len(references)) if i not in set(abnormal)]
+    few = min(len(normal), max(wanted - len(abnormal), wanted // 4))
+    return sorted([*abnormal[: wanted - few], *normal[:few]])
+
+
+def _answer(found: Answers, i: int, reference: str) -> dict[str, Any]:
+    text = found.texts[i]
+    return {
+        "text": text,
+        "marks": marks(text, reference),
+        "missing": sorted(label_set(reference) - label_set(text) - {"No Finding"}),
+        "scores": {judge: values[i] for judge, values in found.scores.items()},
+    }
+
+
+def marks(text: str, reference: str) -> list[dict[str, Any]]:
+    """Spans of a report's positive findings: right where the reference has the finding on that side, else wrong."""
+    truth = _sides(reference)
+    return [_mark(m, "right" if _agrees(m, truth) else "wrong") for m in find_mentions(text) if m.status != 0]
+
+
+def reference_marks(reference: str, text: str) -> list[dict[str, Any]]:
+    """Spans of the reference's positive findings: right where the aligned report has the finding at all, else missing."""
+    stated = label_set(text)
+    return [_mark(m, "right" if m.label in stated else "missing") for m in find_mentions(reference) if m.status != 0]
+
+
+def _mark(mention: Mention, kind: str) -> dict[str, Any]:
+    return {"start": mention.start, "end": mention.end, "kind": kind, "label": mention.label}
+
+
+def _sides(text: str) -> dict[str, set[str]]:
+    """Finding → the sides its positive mentions name; an empty set where none is named."""
+    found: dict[str, set[str]] = {}
+    for m in find_mentions(text):
+        if m.status != 0:
+            found.setdefault(m.label, set()).update(SIDES.get(m.side or "", ()))
+    return found
+
+
+def _agrees(mention: Mention, truth: dict[str, set[str]]) -> bool:
+    sides, named = truth.get(mention.label), set(SIDES.get(mention.side or "", ()))
+    return sides is not None and (not sides or not named or bool(sides & named))
+
+
+def _thumbnail(run: Run, study: Study) -> str | None:
+    if not study.images[: run.recipe.studies.max_images]:
+        return None
+    image = load_image(image_root(run), study.images[0][0])
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    name = hashlib.blake2b(study.study_id.encode(), digest_size=8).hexdigest()  # an id may hold what a file name cannot
+    path = run.path(f"examples/{name}.png")
+    with atomic_write(path, "wb") as handle:
+        image.save(handle, format="PNG")
+    return f"examples/{name}.png"

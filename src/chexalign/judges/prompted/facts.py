@@ -1,0 +1,172 @@
+"""FactS (OraPO): does a report state the facts that hold? F-beta over the CheXpert-14 labels that its facts entail.
+
+A report is split into atomic facts, and each fact says which labels are present, absent or uncertain. Against the labels of
+the reference: TP present in both; FP present in the report alone, or denied by the report and present in the reference (a
+contradiction); FN present in the reference alone. Then
+
+    P = TP / (TP + FP + eps)     R = TP / (TP + FN + eps)     F = (1 + beta²) P R / (beta² P + R + eps)
+
+exactly 0 when TP is 0 (OraPO counts zero rewards), and 1 when there is nothing to find and nothing is claimed. beta > 1
+favours recall, and invites over-calling: precision and recall are in the details. The paper's text gives neither beta nor
+eps nor its prompts. # beta 2, eps 1e-8, the 13 findings without No Finding, the prompt: our choices
+
+Offline (default) the facts are clauses and the labels are read by our rules; with a language model both come from one
+answer per text, for the reference as for the report.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from chexalign.errors import RecipeError
+from chexalign.judges.contract import Abstain, Judgement, Studies, is_blank, same_length
+from chexalign.labels import LABELS, find_mentions, positive_set, sum_up
+from chexalign.labels import tables
+from chexalign.judges.prompted.base import LlmJudge, fill, prompt_text
+from chexalign.judges.prompted.parsing import json_object, parse_failed
+from chexalign.llm.reply import Reply, abstained, user
+
+STATUS = {"present": 1, "absent": 0, "uncertain": -1}
+_CLAUSE_END = re.compile(r"(?<=[.;:!?])\s+|\n+|,?\s+(?=(?:but|however|although|whereas|while)\b)", re.IGNORECASE)
+_BY_NAME = {label.lower(): label for label in LABELS}
+
+
+@dataclass(frozen=True)
+class FactSheet:
+    """What one text states: its facts with their labels, and the labels summed up (1, 0, -1; None where nothing is said)."""
+
+    facts: tuple[dict[str, Any], ...]
+    labels: Mapping[str, int | None]
+    cost: Mapping[str, Any]
+
+
+@dataclass(kw_only=True)
+class Facts(LlmJudge):
+    beta: float = 2.0
+    eps: float = 1e-8
+    no_finding: bool = False  # count No Finding as a 14th label: a normal template then earns 1 on normal studies
+    uncertain: Literal["positive", "negative"] = "positive"
+
+    kind = "facts"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta <= 0 or self.eps < 0:
+            raise RecipeError(f"facts: beta is {self.beta:g} and eps {self.eps:g}; beta must be above 0, eps not below")
+
+    @property
+    def name(self) -> str:
+        return f"facts[{self.model_name}]" if self.has_model else "facts"
+
+    @property
+    def version(self) -> str:
+        how = (
+            f"prompt {prompt_text('facts.txt')[1]}, {self.llm_version}"
+            if self.has_model
+            else f"rules {tables.version()}"
+        )
+        labels = 14 if self.no_finding else 13
+        return f"1 beta {self.beta:g} eps {self.eps:g}, {labels} labels, uncertain {self.uncertain}, {how}"
+
+    def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
+        same_length(reports, references)
+        pairs = list(zip(reports, references, strict=True))
+        texts = list(dict.fromkeys(t for pair in pairs if not any(map(is_blank, pair)) for t in pair))
+        sheets = dict(zip(texts, self._read(texts), strict=True))
+        return [self._one(report, reference, sheets) for report, reference in pairs]
+
+    def _read(self, texts: Sequence[str]) -> list[FactSheet | Abstain]:
+        if not self.has_model:
+            return [read_by_rules(text) for text in texts]
+        template, _ = prompt_text("facts.txt")
+        replies = self.ask([user(fill(template, REPORT=text.strip())) for text in texts])
+        return [reply if isinstance(reply, Abstain) else read_reply(reply) for reply in replies]
+
+    def _one(self, report: str, reference: str, sheets: Mapping[str, FactSheet | Abstain]) -> Judgement:
+        if is_blank(reference):
+            return Judgement(None, "the reference is empty")
+        if is_blank(report):
+            return Judgement(0.0, details={"note": "the report is empty"})
+        said, truth = sheets[report], sheets[reference]
+        if isinstance(truth, Abstain):
+            return abstained(type(truth)(f"the reference: {truth}"))
+        if isinstance(said, Abstain):
+            return abstained(type(said)(f"the report: {said}"))
+        score, details = self.compare(said.labels, truth.labels)
+        return Judgement(score, details={**details, "facts": list(said.facts), **said.cost})
+
+    def compare(self, said: Mapping[str, int | None], truth: Mapping[str, int | None]) -> tuple[float, dict[str, Any]]:
+        left_out = set() if self.no_finding else {"No Finding"}
+        sets = [positive_set(x, uncertain_is_positive=self.uncertain == "positive") - left_out for x in (said, truth)]
+        claimed, holds = sets
+        contradicted = {label for label in holds if said.get(label) == 0}
+        tp, fp, fn = claimed & holds, (claimed - holds) | contradicted, holds - claimed
+        precision, recall, score = f_beta(len(tp), len(fp), len(fn), beta=self.beta, eps=self.eps)
+        named = {"tp": sorted(tp), "fp": sorted(fp), "fn": sorted(fn), "contradicted": sorted(contradicted)}
+        return score, {"precision": precision, "recall": recall, **named}
+
+
+def f_beta(tp: int, fp: int, fn: int, *, beta: float, eps: float) -> tuple[float, float, float]:
+    """Precision, recall and F-beta. All 1 when there is nothing to count; F is exactly 0 when tp is 0."""
+    if not tp + fp + fn:
+        return 1.0, 1.0, 1.0
+    if not tp:
+        return 0.0, 0.0, 0.0
+    p, r = tp / (tp + fp + eps), tp / (tp + fn + eps)
+    return p, r, (1 + beta**2) * p * r / (beta**2 * p + r + eps)
+
+
+def clauses(text: str) -> list[tuple[int, int]]:
+    """Where the clauses of a text start and end."""
+    ends = [(m.start(), m.end()) for m in _CLAUSE_END.finditer(text)]
+    starts = [0, *(end for _, end in ends)]
+    found = list(zip(starts, [*(start for start, _ in ends), len(text)], strict=True))
+    return [(a, b) for a, b in found if not is_blank(text[a:b])]
+
+
+def read_by_rules(text: str) -> FactSheet:
+    """Clauses are the facts; each mention that the labeller finds, read in its sentence, belongs to the clause it is in."""
+    mentions = find_mentions(text)
+    words = {status: word for word, status in STATUS.items()}
+    facts = []
+    for start, end in clauses(text):
+        here = {m.label: words[m.status] for m in mentions if start <= m.start < end}
+        facts.append({"fact": text[start:end].strip(), "labels": here})
+    return FactSheet(tuple(facts), sum_up(mentions), {})
+
+
+def read_reply(reply: Reply) -> FactSheet | Abstain:
+    """The facts of a model's answer; an Abstain (`parse_failed: …`) when they are not as asked for."""
+    try:
+        facts = [_fact(row) for row in _rows(json_object(reply))]
+    except Abstain as reason:
+        return reason
+    statuses: dict[str, set[int]] = {}
+    for fact in facts:
+        for label, status in fact["labels"].items():
+            statuses.setdefault(label, set()).add(STATUS[status])
+    labels = {label: next((s for s in (1, -1, 0) if s in statuses.get(label, ())), None) for label in LABELS}
+    ill = any(labels[label] in (1, -1) for label in LABELS if label not in ("Support Devices", "No Finding"))
+    labels["No Finding"] = None if ill else 1
+    return FactSheet(tuple(facts), labels, reply.facts())
+
+
+def _rows(answer: dict[str, Any]) -> list[Any]:
+    rows = answer.get("facts")
+    if not isinstance(rows, list):
+        raise parse_failed('the answer has no list "facts"')
+    return rows
+
+
+def _fact(row: Any) -> dict[str, Any]:
+    if not isinstance(row, dict) or not isinstance(row.get("fact"), str) or not isinstance(row.get("labels", {}), dict):
+        raise parse_failed(f'a fact is not {{"fact": …, "labels": {{…}}}}: {str(row)[:60]!r}')
+    labels = {}
+    for name, status in row.get("labels", {}).items():
+        if str(name).lower() not in _BY_NAME or str(status).lower() not in STATUS:
+            raise parse_failed(f"no such label or status: {str(name)[:40]!r}: {str(status)[:40]!r}")
+        labels[_BY_NAME[str(name).lower()]] = str(status).lower()
+    return {"fact": row["fact"], "labels": labels}

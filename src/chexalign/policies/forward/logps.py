@@ -1,0 +1,196 @@
+"""Shared-prefix scoring: each prompt goes through the model once, whatever the number of its completions.
+
+The model's own forward builds the prefix (image merging, rotary positions, masks), so it is exact for every family; its
+key/value cache is then expanded to the prompt's completions, and gradients flow back through the cache. A model without
+such a cache (recurrent state) takes the plain path of policies/plain.py.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from chexalign.policies.forward import plain
+from chexalign.policies.forward.head import Head
+from chexalign.policies.forward.layers import checkpointed, last_token_only
+from chexalign.policies.forward.vision_cache import FEATURE, stored_features
+
+CHUNK_LOGITS = 1 << 26  # logits that exist at one time (fp32: 256 MiB)
+
+
+@dataclass
+class Prefix:
+    """A batch of encoded prompts, left-padded to one length."""
+
+    ids: Tensor  # (B, P)
+    mask: Tensor  # (B, P), 1 on prompt tokens
+    extra: dict[str, Tensor]  # what else the forward wants (pixel_values, image_grid_thw, …), and stored tower features
+
+    def to(self, device: torch.device) -> Prefix:
+        extra = {k: v.to(device, non_blocking=True) for k, v in self.extra.items()}
+        ids, mask = (x.to(device, non_blocking=True) for x in (self.ids, self.mask))
+        return Prefix(ids, mask, extra)
+
+
+@dataclass
+class Encoded:
+    """A batch after its prefix pass."""
+
+    cache: Any  # key/value cache over P positions
+    last: Tensor  # (B, H), hidden state at the last prompt token: it predicts the first completion token
+    mask: Tensor  # (B, P)
+    deltas: Tensor | None = None  # (B, 1): what Qwen-VL's 3-D positions add to a token's index, from the image grid
+
+    def expand(self, repeats: int) -> Encoded:
+        """Each prompt `repeats` times, side by side: (B, …) → (B·repeats, …)."""
+        self.cache.batch_repeat_interleave(repeats)
+        return self._map(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def select(self, rows: Tensor) -> Encoded:
+        """Only the given rows."""
+        self.cache.batch_select_indices(rows)
+        return self._map(lambda x: x[rows])
+
+    def copy(self) -> Encoded:
+        """The same prompts on a cache of their own, detached: what is read from now on leaves this one as it is."""
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        for layer in cache.layers:
+            if layer.keys is not None:
+                layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
+        return Encoded(cache, self.last.detach(), self.mask, self.deltas)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Encoded:
+        deltas = None if self.deltas is None else change(self.deltas)
+        return Encoded(self.cache, change(self.last), change(self.mask), deltas)
+
+    def positions(self, length: int) -> Tensor:
+        """Positions of the `length` tokens after `mask`: (N, length), or (3, N, length) for Qwen-VL."""
+        positions = self.mask.sum(1, keepdim=True) + torch.arange(length, device=self.mask.device)
+        return positions if self.deltas is None else (positions + self.deltas).expand(3, -1, -1)
+
+    def read(self, model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states of more tokens, (N, T) → (N, T, H); they join the cache."""
+        core, _ = inner_model(model)
+        positions = self.positions(ids.shape[1])
+        self.mask = torch.cat([self.mask, mask], dim=1)
+        return core(
+            input_ids=ids,
+            attention_mask=self.mask,
+            past_key_values=self.cache,
+            position_ids=positions,
+            use_cache=True,
+        ).last_hidden_state
+
+
+def inner_model(model: Any) -> tuple[Any, Head]:
+    """The model without its head, and the head. Sees through PEFT wrappers."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return getattr(base, base.base_model_prefix), Head(base)
+
+
+def _uses_own_positions(core: Any) -> bool:
+    """True for families with 3-D rotary positions (Qwen-VL), which derive them from the image grid themselves."""
+    return hasattr(core, "rope_deltas")
+
+
+def encode_prefix(model: Any, prefix: Prefix, checkpointing: bool = False) -> Encoded | plain.Plain:
+    """One forward over the prompts. Left padding is masked and does not count as a position."""
+    core, _ = inner_model(model)
+    if not plain.can_share(model):
+        return plain.encode(model, prefix)
+    arguments = {k: v for k, v in prefix.extra.items() if not k.startswith(FEATURE)}
+    features = [v for k, v in prefix.extra.items() if k.startswith(FEATURE)]
+    own, grids = _uses_own_positions(core), "image_grid_thw" in prefix.extra
+    if not (own and grids):
+        positions = (prefix.mask.cumsum(1) - 1).clamp(min=0)
+        arguments["position_ids"] = positions.expand(3, -1, -1) if own else positions
+    with ExitStack() as stack:
+        stack.enter_context(stored_features(core, features) if features else nullcontext())
+        stack.enter_context(last_token_only(core))
+        stack.enter_context(checkpointed(core, keep_cache=True) if checkpointing else nullcontext())
+        output = core(input_ids=prefix.ids, attention_mask=prefix.mask, use_cache=True, **arguments)
+    deltas = None
+    if own:  # a batch without images leaves those of an earlier one in place
+        found = core.rope_deltas if grids else torch.zeros(len(prefix.ids), dtype=torch.long)
+        deltas = found.reshape(-1, 1).to(prefix.ids.device)
+    return Encoded(output.past_key_values, output.last_hidden_state[:, -1], prefix.mask, deltas)
+
+
+def completion_logps(
+    model: Any, prefix: Prefix, ids: Tensor, mask: Tensor, free: int = 0, checkpointing: bool = False
+) -> Tensor:
+    """Log-probs of completion tokens, (B·G, T) → (B·G, T), in nats; 0 where `mask` is 0.
+
+    `ids` are right-padded completions, the G of prompt 0 first; G = len(ids) / B. No logits exist at prompt positions.
+    The last `free` completions of every prompt are scored without gradient, on the same prefix pass.
+    """
+    encoded = encode_prefix(model, prefix, checkpointing)
+    prompts, length = len(prefix.ids), ids.shape[1]
+    if not free:
+        return _score(model, encoded.expand(len(ids) // prompts), ids, mask, checkpointing)
+    ids, mask = (x.view(prompts, -1, length) for x in (ids, mask))
+    learnt = ids.shape[1] - free
+    with torch.no_grad():
+        without = _score(
+            model, encoded.copy().expand(free), ids[:, learnt:].flatten(0, 1), mask[:, learnt:].flatten(0, 1), False
+        )
+    parts = [without.view(prompts, free, length)]
+    if learnt:
+        scored = _score(
+            model, encoded.expand(learnt), ids[:, :learnt].flatten(0, 1), mask[:, :learnt].flatten(0, 1), checkpointing
+        )
+        parts.insert(0, scored.view(prompts, learnt, length))
+    return torch.cat(parts, dim=1).flatten(0, 1)
+
+
+def _score(model: Any, encoded: Any, ids: Tensor, mask: Tensor, checkpointing: bool) -> Tensor:
+    core, head = inner_model(model)
+    hidden = encoded.last[:, None]
+    if ids.shape[1] > 1:
+        with checkpointed(core, keep_cache=False) if checkpointing else nullcontext():
+            hidden = torch.cat([hidden, encoded.read(model, ids[:, :-1], mask[:, :-1])], dim=1)
+    return _token_logps(head, hidden, ids) * mask
+
+
+def _token_logps(head: Head, hidden: Tensor, ids: Tensor) -> Tensor:
+    """log softmax of the head's logits at `ids`, (N, T, H), (N, T) → (N, T), in fp32.
+
+    Where all the logits would be more than CHUNK_LOGITS, they exist a chunk at a time, in the backward pass too.
+    """
+    flat, targets = hidden.flatten(0, 1), ids.flatten()
+    size = max(1, CHUNK_LOGITS // head.out_features)
+    if len(flat) <= size:
+        return _logps_of(head, flat, targets).view_as(ids)
+    parts = [
+        checkpoint(_logps_of, head, h, t, use_reentrant=False)
+        for h, t in zip(flat.split(size), targets.split(size), strict=True)
+    ]
+    return torch.cat(parts).view_as(ids)
+
+
+def _logps_of(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
+    return -F.cross_entropy(head(hidden).float(), targets, reduction="none")
+
+
+class Scorer(nn.Module):
+    """The scoring pass as a module, so that Accelerate can wrap it and synchronise its gradients."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        self.compute_dtype: torch.dtype | None = None  # of matrix products, where it is not the weights'
+        self.checkpointing = False  # recompute activations in the backward pass: less memory, about a third more time
+
+    def forward(self, prefix: Prefix, ids: Tensor, mask: Tensor, free: int = 0) -> Tensor:
+        checkpointing = self.checkpointing and torch.is_grad_enabled()
+        with torch.autocast(ids.device.type, self.compute_dtype, enabled=self.compute_dtype is not None):
+            return completion_logps(self.model, prefix, ids, mask, free, checkpointing)

@@ -1,0 +1,104 @@
+"""What a finished run is for: write a report with its aligned policy, and export that policy as an ordinary checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from chexalign.errors import RecipeError, WorkError
+from chexalign.jsonl import read_json
+from chexalign.policies.adapters import make_trainable
+from chexalign.policies.open import open_policy, wording_of
+from chexalign.policies.policy import Policy
+from chexalign.policies.prompt import build_prompt
+from chexalign.recipe.recipe import Recipe
+from chexalign.records import Study
+from chexalign.run.folder import Run
+
+CARD = """# {name}
+
+Aligned by chexalign (recipe `{name}`, task {task}, {algorithm}). Not for clinical use.
+
+```python
+from transformers import {kind}, {processor}
+model = {kind}.from_pretrained("{folder}")
+processor = {processor}.from_pretrained("{folder}")
+```
+
+It was trained on this prompt, in the user's turn of its chat template{system}:
+
+```
+{words}
+```
+"""
+
+
+def finished_run(folder: Path) -> Run:
+    """A run from its folder alone. Raises RecipeError where there is none, or none that has trained."""
+    if not (folder / "manifest.json").is_file():
+        raise RecipeError(f"{folder} holds no manifest.json: give a run's folder, for example runs/demo")
+    manifest = read_json(folder / "manifest.json")
+    try:
+        recipe = Recipe.model_validate(manifest.get("recipe"))
+    except ValidationError as error:
+        raise RecipeError(f"{folder}/manifest.json: its recipe is not one of this version of chexalign") from error
+    return Run(recipe, folder, manifest)
+
+
+def export(folder: Path, to: Path | None = None) -> Path:
+    """The aligned policy as a plain safetensors checkpoint (adapters merged) with its processor and a model card."""
+    run, target = finished_run(folder), to or folder / "export"
+    if target.exists() and not (target / "config.json").is_file() and any(target.iterdir()):
+        raise RecipeError(f"{target} is not empty and holds no checkpoint; choose another folder with --to DIR")
+    policy = open_policy(run, "aligned")
+    make_trainable(policy, (), None, run.recipe.seed)  # an adapter becomes part of its base
+    policy.model.generation_config.eos_token_id = sorted(policy.stop_ids)  # so that `generate` ends where ours does
+    fresh = target.with_name(f".{target.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    policy.save(fresh)
+    (fresh / "README.md").write_text(_card(run, policy, target), encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+    return target
+
+
+def _card(run: Run, policy: Policy, target: Path) -> str:
+    recipe, asked = run.recipe, wording_of(run.recipe)
+    seeing = policy.processor is not policy.tokenizer
+    words = [w for w in (asked.findings_with_indication, asked.findings) if w]
+    return CARD.format(
+        name=recipe.name,
+        task=recipe.task,
+        algorithm=recipe.train.algorithm.type,
+        kind="AutoModelForImageTextToText" if seeing else "AutoModelForCausalLM",
+        processor="AutoProcessor" if seeing else "AutoTokenizer",
+        folder=target,
+        words="\n```\nor, without an indication:\n```\n".join(words),
+        system=f", after the system turn {asked.system!r}" if asked.system else "",
+    )
+
+
+def write(folder: Path, findings: str, indication: str, images: list[Path]) -> str:
+    """What the aligned policy writes about one study, greedily."""
+    run = finished_run(folder)
+    if run.recipe.task == "impression" and not findings.strip():
+        raise RecipeError("this run writes impressions from findings: give them with --findings TEXT")
+    if run.recipe.studies.max_images and not images:
+        raise RecipeError("this run's policy looks at images: give one with --image FILE")
+    if lost := next((i for i in images if not i.is_file()), None):
+        raise RecipeError(f"--image {lost}: no such file")
+    if len({i.parent.resolve() for i in images}) > 1:
+        raise RecipeError("--image: put the images of one study into one folder")
+    shown = tuple((i.name, "") for i in images)
+    study = Study("asked", "asked", "test", shown, indication=indication, findings=findings)
+    policy = open_policy(run, "aligned")
+    root = images[0].parent if images else Path()
+    prompt = build_prompt(study, wording_of(run.recipe), policy.processor, root, run.recipe.studies.max_images)
+    (answer,) = policy.generate([prompt], 1, 0.0, run.recipe.sample.max_new_tokens)[0]
+    text = policy.text(answer.tokens)
+    if not text:
+        raise WorkError("the policy wrote nothing")
+    return text

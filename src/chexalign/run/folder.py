@@ -1,0 +1,253 @@
+"""The run folder: what was run, with what, how far it got. Stage order, resume, and the manifest that explains it all."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from chexalign import __version__, processes
+from chexalign.errors import RecipeError, WorkError
+from chexalign.jsonl import read_json, write_json
+from chexalign.progress import say
+from chexalign.recipe.recipe import Recipe
+from chexalign.run.judges import judges_of, told_where
+from chexalign.versions import git_commit, versions
+
+
+@dataclass(frozen=True)
+class Stage:
+    function: str  # module:function
+    reads: tuple[str, ...]  # recipe sections, beside those of the stages before it
+    product: str  # the file that says it is finished
+    writes: tuple[str, ...]  # all it may leave in the run folder, finished or not
+
+
+# In the order of the road. The page is no stage of it: it reads what these wrote and can be made again at any time.
+STAGES: dict[str, Stage] = {
+    "studies": Stage(
+        "chexalign.stages.studies:make_studies",
+        ("task", "seed", "studies"),
+        "studies.jsonl",
+        ("studies.jsonl", "studies_dropped.txt", "images"),
+    ),
+    "warmup": Stage(
+        "chexalign.stages.warmup:warm_up",
+        ("policy", "warmup"),
+        "baseline/config.json",
+        ("baseline", "warmup", "features", "expert"),
+    ),
+    "sample": Stage("chexalign.stages.sample:sample_completions", ("sample",), "completions.jsonl", ("completions.jsonl",)),
+    "score": Stage("chexalign.stages.score:score_completions", ("score",), "verdicts.jsonl", ("verdicts.jsonl",)),
+    "pairs": Stage(
+        "chexalign.stages.pairs:make_pairs",
+        ("pairs",),
+        "pairs.jsonl",
+        ("pairs.jsonl", "pairs_trl.jsonl", "pairs_summary.json", "reference_logps.jsonl"),
+    ),
+    "train": Stage(
+        "chexalign.stages.train:align",
+        ("train",),
+        "policy/config.json",
+        ("policy", "train", "train_log.jsonl", "stages"),
+    ),
+    "evaluate": Stage(
+        "chexalign.stages.evaluate:evaluate",
+        ("evaluate", "report"),
+        "results.json",
+        ("results.json", "evaluation", "examples", "examples.json"),
+    ),
+}
+# What the stages before `train` write: the branches of a sweep read it from the run they grow from.
+SHARED = {name for stage in list(STAGES)[: list(STAGES).index("train")] for name in STAGES[stage].writes}
+PAIRING = ("sample", "score", "pairs")  # what online training does without
+TOGETHER = ("warmup", "train")  # the stages that several processes can run
+
+
+@dataclass
+class StageResult:
+    """Rows in, rows out and why rows were lost; `extra` is any short fact worth keeping in the manifest."""
+
+    rows_in: int
+    rows_out: int
+    dropped: dict[str, int]
+    extra: dict[str, Any] | None = None
+
+
+@dataclass
+class Run:
+    recipe: Recipe
+    dir: Path
+    manifest: dict[str, Any]
+    trunk: Path | None = None  # the folder of the run that this one, an entry of a sweep, is a branch of
+    stages: Mapping[str, Stage] = field(default_factory=lambda: STAGES)
+
+    def path(self, name: str) -> Path:
+        return (self.trunk if self.trunk and name.partition("/")[0] in SHARED else self.dir) / name
+
+    def save_manifest(self) -> None:
+        if processes.is_main():
+            write_json(self.path("manifest.json"), self.manifest)
+
+
+def _sections(run: Run, stage: str) -> dict[str, Any]:
+    """The recipe settings a stage depends on: its own and those of all stages before it."""
+    wanted: list[str] = []
+    for name, described in run.stages.items():
+        wanted += described.reads
+        if name == stage:
+            break
+    full = run.recipe.model_dump(mode="json")
+    return {k: full[k] for k in wanted}
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, child in value.items():
+        flat |= _flat(child, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def open_run(recipe: Recipe) -> Run:
+    """Make or reopen the run folder, reading only. Raises RecipeError if it belongs to another recipe or other settings."""
+    from chexalign.data import load_source
+
+    load_source(recipe.studies.source)
+    folder = recipe.run_dir or Path("runs") / recipe.name
+    recipe = told_where(recipe, folder)
+    judges_of(recipe)
+    path, manifest = folder / "manifest.json", {"chexalign": __version__, "stages": {}}
+    if path.exists():
+        manifest = read_json(path)
+    elif folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()):
+        raise RecipeError(f"{folder} is not empty and holds no manifest.json; choose another with run_dir=DIR")
+    folder.mkdir(parents=True, exist_ok=True)
+    return Run(recipe, folder, manifest)
+
+
+def check_same(run: Run) -> None:
+    """Settings that a started stage used must not have changed: its rows would lie about how they were made."""
+    other = f"choose another folder with run_dir=DIR, or delete {run.dir} to start again"
+    if (old_name := run.manifest.get("recipe", {}).get("name", run.recipe.name)) != run.recipe.name:
+        raise RecipeError(f"{run.dir} belongs to recipe {old_name!r}, not {run.recipe.name!r}; {other}")
+    again = "choose another folder with run_dir=DIR, or `chexalign run … --restart {}` to remove what it and later stages wrote"
+    for stage in run.manifest["stages"]:
+        old, new = _flat(run.manifest["stages"][stage]["settings"]), _flat(_sections(run, stage))
+        if changed := [k for k in {**old, **new} if old.get(k) != new.get(k)]:
+            what = "; ".join(f"{k} was {old.get(k)!r}, is now {new.get(k)!r}" for k in changed[:3])
+            raise RecipeError(
+                f"{run.dir}: stage {stage!r} ran with other settings ({what}); "
+                + (other if run.trunk else again.format(stage))
+            )
+
+
+def _left(run: Run, stage: str) -> list[Path]:
+    """What a stage has left in the folder, finished or not."""
+    names = run.stages[stage].writes
+    return [p for n in names for p in (run.path(n), run.path(f"{n}.part"), run.path(f".{n}.new")) if p.exists()]
+
+
+def _forget(run: Run, first: str) -> None:
+    """Remove what `first` and all later stages wrote, and their manifest entries."""
+    if first not in STAGES:
+        raise RecipeError(f"--restart: no stage {first!r}; there are {', '.join(STAGES)}")
+    order = list(STAGES)
+    for name in order[order.index(first) :]:
+        for path in _left(run, name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        run.manifest["stages"].pop(name, None)
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """One process per run folder: two would write each row twice."""
+    with open(folder / ".lock", "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WorkError(f"another process is working in {folder}; wait for it or stop it") from None
+        yield
+
+
+def run_stage(run: Run, name: str) -> None:
+    """Run one stage, or resume it, or say that it is finished. The manifest is updated before and after the work.
+
+    A stage that fails without leaving anything behind is forgotten, so that its settings can be put right.
+    """
+    stage, stages = run.stages[name], run.manifest["stages"]
+    if stages.get(name, {}).get("finished") and run.path(stage.product).exists():
+        say(f"{name}: already finished ({run.path(stage.product)})")
+        return
+    spent = stages.get(name, {}).get("seconds", 0.0)
+    made_with = _made_with(run.recipe)
+    run.manifest |= {"recipe": run.recipe.model_dump(mode="json"), "seeds": {"recipe": run.recipe.seed}, **made_with}
+    stages[name] = {"settings": _sections(run, name), **made_with, "finished": None, "seconds": spent}
+    run.save_manifest()
+    module, _, function = stage.function.partition(":")
+    start = time.monotonic()
+    try:
+        result: StageResult = getattr(importlib.import_module(module), function)(run)
+    except (RecipeError, WorkError):
+        if not _left(run, name):
+            del stages[name]
+            run.save_manifest()
+        raise
+    stages[name] |= {
+        "rows_in": result.rows_in,
+        "rows_out": result.rows_out,
+        "dropped": result.dropped,
+        **({"extra": result.extra} if result.extra else {}),
+        "seconds": round(spent + time.monotonic() - start, 2),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    run.save_manifest()
+    say(
+        f"{name}: {result.rows_in} in, {result.rows_out} out, {stages[name]['seconds']:.1f} s → {run.path(stage.product)}"
+    )
+
+
+def _made_with(recipe: Recipe) -> dict[str, Any]:
+    """What makes a stage's rows what they are, beside its settings: kept with each stage, as of when it ran."""
+    found = {name: judge.version for name, judge in judges_of(recipe).items()}
+    return {"versions": versions(), "git": git_commit(), "judges": found}
+
+
+@contextmanager
+def _held(recipe: Recipe, restart: str | None) -> Iterator[None]:
+    """The run folder locked, found to be this recipe's, and cleared from stage `restart` on."""
+    with lock(open_run(recipe).dir):
+        run = open_run(recipe)  # as the process that held the lock left it
+        if restart:
+            _forget(run, restart)
+        check_same(run)
+        run.save_manifest()
+        yield
+
+
+def run_stages(recipe: Recipe, names: list[str], restart: str | None = None, pairs: bool = False) -> Run:
+    """Lock the run folder, check that it is this recipe's, and run the named stages in the order of the road.
+
+    `pairs`: make them even where the recipe's own algorithm needs none.
+
+    Under a launcher of several processes the main one holds the folder, and all of them train.
+    """
+    processes.check_launch(names, TOGETHER)
+    with processes.joined(), ExitStack() as stack:
+        processes.main_alone(lambda: stack.enter_context(_held(recipe, restart)))
+        run = open_run(recipe)
+        for name in STAGES:
+            if name in names and not (name == "warmup" and recipe.warmup is None):
+                if recipe.train.online and name in PAIRING and not pairs:
+                    say(f"{name}: not needed, {recipe.train.algorithm.type} learns from rewards of its own samples")
+                else:
+                    run_stage(run, name)
+    return run
