@@ -16,10 +16,10 @@ from typing import Any
 from chexalign import stats
 from chexalign.data.masks import MASK, unmasked
 from chexalign.data.openi import read_openi
+from chexalign.evaluation.answers import is_abnormal
 from chexalign.judges import load
 from chexalign.judges.contract import is_blank
 from chexalign.records import Study
-from chexalign.evaluation.blocks import is_abnormal
 
 RESULTS = Path(__file__).resolve().parent / "results" / "consistency_openi.json"
 BOOT: dict[str, Any] = {"n_boot": 1000, "seed": 0, "level": 0.9}

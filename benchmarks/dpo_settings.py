@@ -16,10 +16,10 @@ from chexalign.jsonl import read_records, write_json
 from chexalign.judges import load as load_judge
 from chexalign.policies import Policy
 from chexalign.policies.forward.generate import stream_seed
-from chexalign.policies.open import open_policy, prompts_for
 from chexalign.recipe.files import load_recipe
 from chexalign.records import Pair, Study
 from chexalign.run.folder import Run
+from chexalign.run.policies import open_policy, prompts_for
 from chexalign.stages.train import training_examples
 from chexalign.train.loop import Settings, Trainer, steps_for
 from chexalign.train.preference.scoring_task import ScoringTask

@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 
-from chexalign.recipe import recipe as settings
 from chexalign.jsonl import write_json
+from chexalign.recipe import preference as settings
 from engine_parts.our_side import OurSteps
 from engine_parts.setting import BATCH, CASES, Case, examples, policy, rows
 

@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 
 from chexalign.data.phantom import phantom
 from chexalign.judges import load
-from chexalign.recipe.recipe import ExpertPhase
+from chexalign.recipe.warmup import ExpertPhase
 from chexalign.records import Study
 from chexalign.train.warmup.expert import train_expert
 from chexalign.train.warmup.expert_measure import measure_expert

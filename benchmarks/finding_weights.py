@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from chexalign.scorecard.agreement import spearman
 from chexalign.judges.findings import weighted
 from chexalign.judges.findings.statements import version
 from chexalign.judges.findings.weighted import Scale, compare, encode, scale
-from chexalign.scorecard.run import read_ratings
+from chexalign.scorecard.agreement import spearman
+from chexalign.scorecard.inputs import read_ratings
 
 HERE = Path(__file__).resolve().parent
 RATED = HERE.parents[1] / "shared" / "data" / "judge_validation"

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from chexalign.data.openi import read_openi
-from chexalign.judges import JUDGES, load
+from chexalign.judges import load
 from chexalign.judges.neural.encoders import find_model
+from chexalign.judges.registry import JUDGES
 
 RESULTS = Path(__file__).resolve().parent / "results" / "judges.json"
 CANDIDATES, PASSES = 4, 3

@@ -21,8 +21,7 @@ from typing import Any
 
 from chexalign import stats
 from chexalign.data.openi import read_openi
-from chexalign.labels import FINDINGS, label_report, positive_set
-from chexalign.labels import tables
+from chexalign.labels import FINDINGS, label_report, positive_set, tables
 from chexalign.records import Study
 
 HERE = Path(__file__).resolve().parent

@@ -19,7 +19,8 @@ from chexalign import stats
 from chexalign.jsonl import read_json, read_records, write_json
 from chexalign.recipe.files import load_recipe
 from chexalign.records import Verdict
-from chexalign.run.folder import STAGES, run_stages
+from chexalign.run.folder import STAGES
+from chexalign.stages.runner import run_stages
 
 SHARED = ("studies", "warmup", "sample", "score")  # stages that the arms of one share have in common
 ARMS: dict[str, tuple[str, list[str]]] = {  # arm → the arm it grows from (itself: none), and its settings

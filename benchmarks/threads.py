@@ -16,7 +16,7 @@ import torch
 
 from chexalign.policies import Policy
 from chexalign.policies.checkpoints.tiny import build_tiny
-from chexalign.recipe.recipe import TinyPolicy
+from chexalign.recipe.policy import TinyPolicy
 
 REPEATS = 7
 

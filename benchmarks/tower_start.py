@@ -11,16 +11,17 @@ from pathlib import Path
 import torch
 
 from chexalign.jsonl import read_records, write_json
+from chexalign.labels.studies import FINDINGS, finding_labels
 from chexalign.policies import Policy
-from chexalign.policies.open import prompts_for
 from chexalign.policies.checkpoints.tiny import build_tiny
-from chexalign.recipe.recipe import TinyPolicy
 from chexalign.recipe.files import load_recipe
+from chexalign.recipe.policy import TinyPolicy
 from chexalign.records import Study
 from chexalign.run.folder import Run
+from chexalign.run.policies import prompts_for
+from chexalign.stages.warmup import CENTRE_IMAGES
 from chexalign.train.loop import Settings, Trainer
 from chexalign.train.warmup.tower import TowerTask, centre_start, tower_examples, validate_tower
-from chexalign.stages.warmup import CENTRE_IMAGES, FINDINGS, finding_labels
 
 STEPS, SEEDS = 150, (0, 1)
 

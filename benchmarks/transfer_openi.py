@@ -25,7 +25,8 @@ from chexalign.jsonl import atomic_write
 from chexalign.judges.contract import is_blank
 from chexalign.recipe.files import load_recipe
 from chexalign.records import Study
-from chexalign.run.folder import STAGES, run_stages
+from chexalign.run.folder import STAGES
+from chexalign.stages.runner import run_stages
 
 HERE = Path(__file__).resolve().parent
 STYLES = ("plain", "numbered")

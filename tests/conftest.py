@@ -11,7 +11,7 @@ from PIL import Image
 
 from chexalign.policies import Policy, Prompt, build_prompt
 from chexalign.policies.checkpoints.tiny import build_tiny
-from chexalign.recipe.recipe import TinyPolicy
+from chexalign.recipe.policy import TinyPolicy
 from chexalign.records import Study
 from tests.driver import start
 

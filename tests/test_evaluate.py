@@ -2,11 +2,11 @@
 
 import pytest
 
-from chexalign.stages.evaluate import _shuffled_control, _with_other_images, image_donors
+from chexalign.evaluation.answers import Answers
+from chexalign.evaluation.controls import _shuffled_control, _with_other_images, image_donors
 from chexalign.policies import Prompt
 from chexalign.recipe.files import load_recipe
 from chexalign.records import Study
-from chexalign.evaluation.blocks import Answers
 from chexalign.run.folder import Run
 
 

@@ -11,14 +11,14 @@ from typer.testing import CliRunner
 
 from chexalign.cli.main import app
 from chexalign.errors import RecipeError
-from chexalign.review.feedback import JUDGE, Preference, append, read_feedback
 from chexalign.jsonl import read_json, read_records
-from chexalign.stages.pairs import gap_weights, make_pairs
-from chexalign.policies.open import open_for_training
-from chexalign.recipe.recipe import Dpo, Ipo, Kto, LcDpo, Orpo, Sft
 from chexalign.recipe.files import build_recipe, load_recipe
+from chexalign.recipe.preference import Dpo, Ipo, Kto, LcDpo, Orpo, Sft
 from chexalign.records import Pair, Study
+from chexalign.review.feedback import JUDGE, Preference, append, read_feedback
 from chexalign.run.folder import Run
+from chexalign.run.policies import open_for_training
+from chexalign.stages.pairs import gap_weights, make_pairs
 from chexalign.stages.train import align, training_examples
 from chexalign.train.loop import Settings, Trainer
 from chexalign.train.preference.references import with_references

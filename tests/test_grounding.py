@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 
 from chexalign.evaluation import grounding
-from chexalign.run.finished import finished_run
-from chexalign.evaluation.grounding import ground, statements
+from chexalign.evaluation.grounding import ground
 from chexalign.evaluation.grounding.maps import overlay
-from chexalign.jsonl import read_records
 from chexalign.evaluation.grounding.pointing import REACH, coverage, measure, within_reach
+from chexalign.evaluation.grounding.words import statements
+from chexalign.jsonl import read_records
 from chexalign.policies.attention import NoMap
 from chexalign.records import Completion, Study
 from chexalign.report.run.page import write_page
-from chexalign.run.folder import Run
+from chexalign.run.folder import Run, finished_run
 
 LEFT_TOP = [(0.0, 0.0, 0.5, 0.5)]
 

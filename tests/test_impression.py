@@ -9,15 +9,16 @@ from typer.testing import CliRunner
 
 from chexalign.cli.main import app
 from chexalign.errors import RecipeError
-from chexalign.run.finished import export, finished_run, write
 from chexalign.jsonl import read_records
 from chexalign.policies.adapters import attached
-from chexalign.policies.open import open_policy, prompts_for
 from chexalign.recipe.files import build_recipe
 from chexalign.records import Completion, Pair, Study, Verdict
-from chexalign.run.folder import run_stages
+from chexalign.run.finished import export, write
+from chexalign.run.folder import finished_run
+from chexalign.run.policies import open_policy, prompts_for
+from chexalign.run.studies import sampled_studies, warmup_studies
+from chexalign.stages.runner import run_stages
 from chexalign.stages.score import judge_to
-from chexalign.run.task import sampled_studies, warmup_studies
 from tests.policies.text_model import build_llama
 
 SIDES, SIZES = ("left", "right"), ("Small", "Moderate", "Large")
@@ -242,7 +243,7 @@ def test_a_group_judge_resumes_with_whole_groups(made, tmp_path, monkeypatch):
 def test_a_wrong_recipe_gets_one_clear_line(made, tmp_path, changes, message):
     with pytest.raises(RecipeError, match=message):
         recipe = build_recipe({**made[0], "run_dir": str(tmp_path / "other"), **changes}, "r")
-        from chexalign.policies.open import wording_of
+        from chexalign.policies.presets import wording_of
         from chexalign.run.folder import open_run
 
         wording_of(recipe)

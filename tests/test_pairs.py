@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from chexalign.stages.pairs import best_and_worst, describe
 from chexalign.records import Completion
+from chexalign.stages.pairs import best_and_worst, describe
 
 
 def scored(*scores):

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from chexalign.errors import RecipeError
-from chexalign.recipe.recipe import ALGORITHM_NAMES
 from chexalign.recipe.files import build_recipe, load_recipe, parse_yaml
-from chexalign.train.preference.algorithms import ALGORITHMS
+from chexalign.recipe.train import ALGORITHM_NAMES
 from chexalign.train.online.algorithms import ONLINE
+from chexalign.train.preference.algorithms import ALGORITHMS
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 BASE = {"name": "x", "studies": {"source": "phantom"}, "warmup": {}}

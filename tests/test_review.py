@@ -18,12 +18,12 @@ from urllib.parse import urlencode
 import pytest
 
 from chexalign.errors import WorkError
-from chexalign.review.feedback import read_feedback
-from chexalign.run.finished import finished_run
 from chexalign.jsonl import read_records, write_records
 from chexalign.records import Completion, Study
-from chexalign.review.session import answer, open_session
+from chexalign.review.feedback import read_feedback
 from chexalign.review.server import LONGEST, address, open_server
+from chexalign.review.session import answer, open_session
+from chexalign.run.folder import finished_run
 
 NASTY = "Small effusion. <script>alert(1)</script> \"quoted\" & 'single' é"
 

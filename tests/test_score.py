@@ -2,12 +2,12 @@
 
 import pytest
 
-from chexalign.stages import score
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_records, write_records
 from chexalign.recipe.files import build_recipe
 from chexalign.records import Completion, Study, Verdict
 from chexalign.run.folder import Run, open_run
+from chexalign.stages import score
 
 LINE = "gate(format, 0.5*rouge_l + 0.5*finding_f1)"
 TEXTS = ["Small left effusion.", "<report>Small left effusion.</report>", ""]

@@ -9,14 +9,17 @@ from typer.testing import CliRunner
 
 from chexalign.cli.main import app
 from chexalign.errors import RecipeError, WorkError
-from chexalign.judges import JUDGES, load
+from chexalign.judges import load
+from chexalign.judges.contract import Judgement
+from chexalign.judges.registry import JUDGES
+from chexalign.report.scorecard.page import render
 from chexalign.scorecard import agreement
 from chexalign.scorecard import attacks as probes
 from chexalign.scorecard.agreement import Rated, draws, preference, raters, spearman
-from chexalign.judges.contract import Judgement
+from chexalign.scorecard.inputs import read_options, read_ratings, read_reports
 from chexalign.scorecard.measure import cases, corpus, measure
-from chexalign.report.scorecard import render
-from chexalign.scorecard.run import markdown, read_options, read_ratings, read_reports, run_scorecard
+from chexalign.scorecard.run import run_scorecard
+from chexalign.scorecard.summary import markdown
 
 REPORTS = [
     f"{text} Finding {i}."

@@ -4,8 +4,9 @@ import importlib.util
 
 import pytest
 
-from chexalign.run.finished import export, finished_run, write
-from chexalign.policies.open import wording_of
+from chexalign.policies.presets import wording_of
+from chexalign.run.finished import export, write
+from chexalign.run.folder import finished_run
 from tests.serving import serve
 from tests.test_impression import made  # noqa: F401 (a fixture)
 

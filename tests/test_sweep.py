@@ -11,13 +11,13 @@ import pytest
 
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_records
-from chexalign.recipe.recipe import Dpo, Orpo
 from chexalign.recipe.files import load_recipe
+from chexalign.recipe.preference import Dpo, Orpo
 from chexalign.records import Completion, Study, Verdict
 from chexalign.run.folder import Run, lock
-from chexalign.sweep.sweep import _length_controlled, sweep
 from chexalign.sweep.grid import GRIDS, grid_entries
 from chexalign.sweep.results import _cost, mark_picked
+from chexalign.sweep.sweep import _length_controlled, sweep
 from tests.driver import OVERRIDES, back_to_pairs, start
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"

@@ -11,13 +11,13 @@ import pytest
 
 from chexalign import stats
 from chexalign.errors import RecipeError
+from chexalign.evaluation.answers import SEED, label_set
 from chexalign.jsonl import read_records
 from chexalign.recipe.files import load_recipe
 from chexalign.records import Completion, Study
-from chexalign.evaluation.blocks import SEED, label_set
-from chexalign.sweep.sweep import sweep
 from chexalign.sweep.curves import curves_of, zero_rewards
 from chexalign.sweep.grid import grid_entries
+from chexalign.sweep.sweep import sweep
 from tests.driver import OVERRIDES, back_to_pairs, start
 
 ROUNDS = 4

@@ -15,10 +15,11 @@ from trl import DPOConfig
 from chexalign.data.masks import unmasked
 from chexalign.data.openi import read_openi
 from chexalign.policies import Policy, Prompt, build_prompt
-from chexalign.policies.adapters import _targets, make_trainable
-from chexalign.policies.presets import wording
 from chexalign.policies.checkpoints.smollm2 import checkpoint_of
-from chexalign.recipe.recipe import Dpo, Lora
+from chexalign.policies.presets import wording
+from chexalign.policies.trainable import _targets, make_trainable
+from chexalign.recipe.policy import Lora
+from chexalign.recipe.preference import Dpo
 from chexalign.train.loop import Settings, Trainer
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 from engine_parts.our_side import InlineTask

@@ -15,11 +15,11 @@ from chexalign.judges.contract import Judgement
 from chexalign.policies import Policy, Prompt
 from chexalign.recipe.online import Grpo, Rollout, Watch
 from chexalign.records import Study
-from chexalign.train.online import task as online_task
 from chexalign.train.loop import Settings, Trainer
+from chexalign.train.online import task as online_task
 from chexalign.train.online.algorithms.base import advantages
-from chexalign.train.online.task import OnlineTask
 from chexalign.train.online.rollout import Asked, Group, group_advantages
+from chexalign.train.online.task import OnlineTask
 from engine_parts.setting import LR, Case, policy
 from engine_parts.trl_online import TrlOnline, reward_of
 

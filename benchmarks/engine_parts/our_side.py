@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from chexalign.policies.forward.logps import Scorer
-from chexalign.recipe.recipe import Dpo
+from chexalign.recipe.preference import Dpo
 from chexalign.train.loop import Settings, Trainer
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 from engine_parts.setting import BATCH, BETA, LR, Case, examples, policy

@@ -7,3 +7,7 @@ class WorkError(Exception):
 
 class RecipeError(Exception):
     """The call or the recipe is wrong (exit code 2): unknown key, unknown judge, a folder of another recipe."""
+
+
+class Abstain(Exception):
+    """Raised inside a judge when this text or pair cannot be judged; the message becomes the Judgement's `error`."""

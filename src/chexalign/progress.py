@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from rich.console import Console
 from rich.progress import (
@@ -94,3 +95,8 @@ def complain(text: str) -> None:
         say(f"error: {text}")
     else:
         print(f"process {rank()}: error: {text}", file=sys.stderr)
+
+
+@cache
+def say_once(text: str) -> None:
+    say(text)

@@ -216,9 +216,7 @@ def test_tables_cover_every_sign():
     assert {kind for rows in DENIALS.values() for kinds, _, _ in rows for kind in kinds} <= set(KINDS)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("chexalign.labels") is None, reason="no rule labeller in this checkout"
-)
+@pytest.mark.skipif(importlib.util.find_spec("chexalign.labels") is None, reason="no rule labeller in this checkout")
 def test_a_rule_labeller_reads_the_truth(studies: list[Study]):
     from chexalign.labels import label_report
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from chexalign.data import Drops, check_leakage, load_source, split_by_patient
 from chexalign.errors import RecipeError, WorkError
-from chexalign.recipe.recipe import Studies
 from chexalign.recipe.files import build_recipe
+from chexalign.recipe.recipe import Studies
 from chexalign.records import Study
 from chexalign.run.folder import open_run
 from chexalign.stages.studies import make_studies

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from chexalign.errors import RecipeError, WorkError
-from chexalign.judges import JUDGES, load
+from chexalign.judges import load
 from chexalign.judges.neural.bertscore import _features, greedy_matches, unit
 from chexalign.judges.neural.encoders import find_model, identity, text_encoder
+from chexalign.judges.registry import JUDGES
 
 MINILM = "bertscore[minilm-l6:L6]"
 WHY = JUDGES["bertscore"].unavailable(model="minilm-l6")
@@ -100,7 +101,9 @@ def test_batches_differ_by_rounding_alone_and_texts_are_embedded_once(monkeypatc
 def test_what_the_disk_gives_back_scores_the_same(tmp_path, monkeypatch):
     first = load("bertscore", model="minilm-l6", cache=str(tmp_path)).score(SENTENCES, SENTENCES[::-1])
     _features.cache_clear()
-    monkeypatch.setattr("chexalign.judges.neural.bertscore.text_encoder", lambda *a: pytest.fail("asked the model again"))
+    monkeypatch.setattr(
+        "chexalign.judges.neural.bertscore.text_encoder", lambda *a: pytest.fail("asked the model again")
+    )
     assert load("bertscore", model="minilm-l6", cache=str(tmp_path)).score(SENTENCES, SENTENCES[::-1]) == first
     assert b"cardiopulmonary" not in (tmp_path / "bertscore.sqlite").read_bytes()
     _features.cache_clear()

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from chexalign.errors import WorkError
+from chexalign.errors import Abstain, WorkError
 from chexalign.judges import cache
-from chexalign.judges.contract import Abstain, Judgement
+from chexalign.judges.contract import Judgement
 
 TEXT = "Small left pleural effusion in Mrs Example."
 

@@ -9,10 +9,10 @@ from transformers import BertConfig, BertModel
 
 from chexalign.errors import RecipeError
 from chexalign.judges import load
-from chexalign.judges.neural.chexbert_f1 import chexbert_f1, corpus_chexbert_f1, missing
 from chexalign.judges.contract import Judgement
-from chexalign.labels import LABELS
 from chexalign.judges.neural.chexbert import load_chexbert, read_state
+from chexalign.judges.neural.chexbert_f1 import chexbert_f1, corpus_chexbert_f1, missing
+from chexalign.labels import LABELS
 
 WORDS = ["no", "pleural", "effusion", "edema", "heart", "is", "large", "."]
 TINY = BertConfig(

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from chexalign.errors import Abstain
 from chexalign.judges import load
-from chexalign.judges.contract import Abstain
 from chexalign.judges.prompted.crimson import crimson, score_findings
 
 WORDS = {"u": "urgent", "a": "actionable_not_urgent", "n": "not_actionable_not_urgent", "b": "benign_expected"}

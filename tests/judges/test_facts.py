@@ -5,9 +5,8 @@ import json
 import pytest
 from tests.judges.llm_server import answer, serve
 
-from chexalign.errors import RecipeError
+from chexalign.errors import Abstain, RecipeError
 from chexalign.judges import load
-from chexalign.judges.contract import Abstain
 from chexalign.judges.prompted.facts import f_beta, read_by_rules, read_reply
 from chexalign.llm.reply import Reply
 

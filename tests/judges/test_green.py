@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tests.judges.llm_server import answer, serve
 
+from chexalign.errors import Abstain
 from chexalign.judges import load
-from chexalign.judges.contract import Abstain
 from chexalign.judges.prompted.green import green, make_prompt, pre_clean, read_official, read_strict
 
 GOLDEN = json.loads((Path(__file__).parent / "green_completions.json").read_text())

@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 from chexalign.cli.main import app
 from chexalign.data.openi import read_openi
-from chexalign.errors import RecipeError, WorkError
-from chexalign.judges import JUDGES, LC, from_recipe, load
+from chexalign.errors import Abstain, RecipeError, WorkError
+from chexalign.judges import from_recipe, load
 from chexalign.judges.combine import length_controlled
-from chexalign.judges.contract import MEMORY, Abstain, Judgement, TextJudge, context_of, reward
+from chexalign.judges.contract import MEMORY, Judgement, TextJudge, context_of, reward
+from chexalign.judges.registry import JUDGES, LC
 from chexalign.labels import label_report, positive_set
 
 FORM = {"format", "finding_consistency"}  # look at the report alone, or at the study

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chexalign.labels import FINDINGS, LABELS, find_mentions, label_report, positive_set
-from chexalign.labels import tables
+from chexalign.labels import FINDINGS, LABELS, find_mentions, label_report, positive_set, tables
 from chexalign.labels.phrases import expand, sentences, tokens_of
 
 # One line per rule that mattered. What is not named must be None (No Finding apart).

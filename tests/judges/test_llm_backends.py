@@ -8,13 +8,12 @@ import time
 import pytest
 from tests.judges.llm_server import answer, serve
 
-from chexalign.errors import RecipeError, WorkError
-from chexalign.judges.contract import Abstain
-from chexalign.llm import endpoint as endpoint_file
+from chexalign.errors import Abstain, RecipeError, WorkError
 from chexalign.judges.prompted.base import LlmJudge, fill, missing_model, missing_parts, prompt_text
+from chexalign.judges.prompted.parsing import json_object
+from chexalign.llm import endpoint as endpoint_file
 from chexalign.llm.breaker import Breaker
 from chexalign.llm.endpoint import base_url
-from chexalign.judges.prompted.parsing import json_object
 from chexalign.llm.reply import Passing, Reply, Unavailable, user
 
 

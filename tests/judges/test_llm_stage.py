@@ -5,7 +5,6 @@ import json
 import pytest
 from tests.judges.llm_server import answer, serve
 
-from chexalign.stages import score
 from chexalign.errors import WorkError
 from chexalign.jsonl import read_records, write_records
 from chexalign.judges.line import _shared
@@ -13,6 +12,7 @@ from chexalign.llm import endpoint as endpoint_file
 from chexalign.recipe.files import load_recipe
 from chexalign.records import Completion, Study, Verdict
 from chexalign.run.folder import Run
+from chexalign.stages import score
 
 N = 60
 

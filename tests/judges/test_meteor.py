@@ -5,9 +5,10 @@ import random
 import pytest
 from nltk.translate.meteor_score import single_meteor_score
 
-from chexalign.judges import JUDGES, load
+from chexalign.judges import load
 from chexalign.judges.lexical.meteor import _synonyms, meteor_score, tokens, with_stems
 from chexalign.judges.lexical.meteor_jar import Program
+from chexalign.judges.registry import JUDGES
 
 WORDS = "no small smaller effusion effusions enlarged enlarging heart is normal . , left lungs lung clear clearing the".split()
 GUIDE = "It is a guide to action which ensures that the military always obeys the commands of the party"
@@ -153,7 +154,7 @@ def test_a_program_that_hangs_is_ended(tmp_path, monkeypatch):
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr("chexalign.judges.lexical.meteor_jar.SECONDS", 0.2)
-    from chexalign.judges.contract import Abstain
+    from chexalign.errors import Abstain
 
     with pytest.raises(Abstain, match="within 0 s"):
         Program(tmp_path / "x.jar").score("a", "a")

@@ -5,11 +5,11 @@ import json
 import pytest
 from tests.judges.llm_server import answer, serve
 
-from chexalign.errors import RecipeError
+from chexalign.errors import Abstain, RecipeError
 from chexalign.judges import load
-from chexalign.judges.contract import Abstain, context_of, reward
-from chexalign.llm.reply import Reply
+from chexalign.judges.contract import context_of, reward
 from chexalign.judges.prompted.pairwise import read_choice
+from chexalign.llm.reply import Reply
 
 REFERENCE = "Small left effusion. Cardiomegaly."
 GOOD, FAIR, BAD = "Left effusion, small. Cardiomegaly.", "Left effusion.", "No effusion. Pneumothorax."

@@ -8,9 +8,8 @@ import warnings
 
 import pytest
 
-from chexalign.errors import RecipeError
-from chexalign.judges import JUDGES, load
-from chexalign.judges.contract import Abstain
+from chexalign.errors import Abstain, RecipeError
+from chexalign.judges import load
 from chexalign.judges.neural.radeval import (
     RaTEScore,
     compare_graphs,
@@ -22,6 +21,7 @@ from chexalign.judges.neural.radeval import (
     srrbert,
 )
 from chexalign.judges.neural.radeval_process import DEATHS_IN_A_ROW, Worker
+from chexalign.judges.registry import JUDGES
 
 # ---- RadGraph arithmetic (judges.md 6)
 

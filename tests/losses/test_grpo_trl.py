@@ -21,8 +21,8 @@ from chexalign.policies import Prompt
 from chexalign.recipe.online import Grpo, Rollout, Watch
 from chexalign.train.online import task as online_task
 from chexalign.train.online.algorithms.base import advantages
-from chexalign.train.online.task import OnlineTask
 from chexalign.train.online.rollout import Group, group_advantages
+from chexalign.train.online.task import OnlineTask
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL's own imports warn
 trl = pytest.importorskip("trl", reason="TRL is not installed: parity with it is not checked")

@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from chexalign import losses
 from chexalign.policies import Policy, Prompt
-from chexalign.recipe.recipe import Dpo, Ipo, Kto, Orpo
+from chexalign.recipe.preference import Dpo, Ipo, Kto, Orpo
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL's own imports warn

@@ -12,12 +12,13 @@ from tests.policies.family_models import FAMILIES
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_records
 from chexalign.policies import Policy, Prompt
-from chexalign.policies.adapters import make_trainable
-from chexalign.policies.open import open_policy
-from chexalign.recipe.recipe import Dpo, Lora, Sft
+from chexalign.policies.trainable import make_trainable
 from chexalign.recipe.files import load_recipe
+from chexalign.recipe.policy import Lora
+from chexalign.recipe.preference import Dpo, Sft
 from chexalign.records import Pair
 from chexalign.run.folder import Run
+from chexalign.run.policies import open_policy
 from chexalign.stages.train import align
 from chexalign.train.loop import Settings, Trainer
 from chexalign.train.preference.scoring_task import Example, ScoringTask
@@ -210,7 +211,7 @@ def test_a_run_can_be_moved(tiny_folder, prompts, tmp_path):
 
 def test_an_adapter_names_a_base_from_the_hub_by_its_id(tiny_folder, tmp_path, monkeypatch):
     """Not by the folder where this machine keeps what it has downloaded: another machine has none of that name."""
-    monkeypatch.setattr("chexalign.policies.policy._downloaded_before", lambda name: str(tiny_folder))
+    monkeypatch.setattr("chexalign.policies.checkpoints.load.downloaded_before", lambda name: str(tiny_folder))
     policy = Policy.load("nobody/tiny")
     make_trainable(policy, ALONE, Lora(r=4), seed=0)
     policy.save(tmp_path / "policy")

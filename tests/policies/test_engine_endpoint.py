@@ -23,7 +23,7 @@ from chexalign.policies import Policy, Prompt, engines
 from chexalign.recipe.engine import EndpointEngine
 from chexalign.recipe.files import build_recipe
 from chexalign.records import Completion
-from chexalign.run.folder import run_stages
+from chexalign.stages.runner import run_stages
 
 from tests.test_impression import raw, rows  # isort: skip
 

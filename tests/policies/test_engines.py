@@ -12,12 +12,13 @@ import torch
 
 from chexalign.errors import RecipeError, WorkError
 from chexalign.policies import Policy, engines
-from chexalign.policies.adapters import make_trainable
 from chexalign.policies.engines.rescore import Drawn, ended, rescored
 from chexalign.policies.engines.vllm import plain_weights
-from chexalign.recipe.recipe import Lora, Recipe
+from chexalign.policies.trainable import make_trainable
 from chexalign.recipe.engine import InProcess, VllmEngine
 from chexalign.recipe.files import build_recipe
+from chexalign.recipe.policy import Lora
+from chexalign.recipe.recipe import Recipe
 
 
 class StandIn:

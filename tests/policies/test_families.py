@@ -18,9 +18,9 @@ from tests.policies.test_shared_prefix import assert_same_gradients, gradients, 
 from chexalign.errors import RecipeError
 from chexalign.policies import Policy, build_prompt
 from chexalign.policies.forward import plain
-from chexalign.policies.adapters import make_trainable
 from chexalign.policies.forward.head import check_head
-from chexalign.recipe.recipe import Lora
+from chexalign.policies.trainable import make_trainable
+from chexalign.recipe.policy import Lora
 from chexalign.records import Study
 
 SEEING = [n for n in FAMILIES if n not in ("llama", "qwen2", "qwen3", "phi3", "gemma2", "cohere", "granite")]

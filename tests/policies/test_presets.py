@@ -7,17 +7,17 @@ import string
 import pytest
 from tests.policies import family_models
 
-from chexalign.stages.check import _check_prompt_and_lengths
 from chexalign.errors import RecipeError
 from chexalign.policies import Policy, build_prompt
 from chexalign.policies import open as opening
-from chexalign.policies.presets import DEFAULT, preset_for, presets, wording
 from chexalign.policies.checkpoints.processors import load_processor
+from chexalign.policies.presets import DEFAULT, preset_for, presets, wording
 from chexalign.policies.prompt import messages
-from chexalign.recipe.recipe import PolicySection
 from chexalign.recipe.files import load_recipe
+from chexalign.recipe.policy import PolicySection
 from chexalign.records import Study
 from chexalign.run.folder import Run
+from chexalign.stages.check import _check_prompt_and_lengths
 
 
 @pytest.mark.parametrize(

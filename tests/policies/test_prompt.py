@@ -3,10 +3,10 @@ from tests.policies import family_models
 
 from chexalign.errors import RecipeError
 from chexalign.policies import Policy, build_prompt
-from chexalign.policies.open import open_policy
 from chexalign.recipe.files import load_recipe
 from chexalign.records import Study
 from chexalign.run.folder import Run
+from chexalign.run.policies import open_policy
 
 TEMPLATE = "Given {indication}, write."
 

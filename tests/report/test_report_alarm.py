@@ -4,8 +4,8 @@ import json
 
 from make_run import make_run, write_rows
 
-from chexalign.report.run.figures import ALARMS, TRAIN_PANELS, collapse_warnings, training_charts
 from chexalign.report.inputs import read_run
+from chexalign.report.run.figures import ALARMS, TRAIN_PANELS, collapse_warnings, training_charts
 from chexalign.report.run.page import write_page
 
 

@@ -11,8 +11,7 @@ from make_run import make_run, write_json, write_rows
 from rich.console import Console
 
 from chexalign.errors import WorkError
-from chexalign.report import ComparedRuns, compare_runs
-from chexalign.report.compare import headline
+from chexalign.report.run.compare import ComparedRuns, compare_runs, headline
 
 
 def tiny_run(folder: Path, scores: dict[str, float | None], **row: Any) -> Path:

@@ -10,8 +10,8 @@ import pytest
 from make_run import make_run, write_json
 
 from chexalign.errors import WorkError
-from chexalign.report import write_page
 from chexalign.report.inputs import image_uri
+from chexalign.report.run.page import write_page
 
 PNG = b"\x89PNG\r\n\x1a\nrest"
 

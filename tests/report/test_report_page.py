@@ -13,7 +13,7 @@ import pytest
 from make_run import make_run, write_json, write_rows
 
 from chexalign.errors import WorkError
-from chexalign.report import write_page
+from chexalign.report.run.page import write_page
 
 ATTACKS = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</svg><b>x</b>", "{{ 7*7 }}", "</style><i>")
 VOID = {"meta", "img", "br", "link", "path", "use", "hr"}

@@ -5,7 +5,7 @@ import json
 from make_run import make_run, write_json, write_rows
 from test_report_page import Page
 
-from chexalign.report import write_page
+from chexalign.report.run.page import write_page
 from chexalign.report.run.stages import stage_tables
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from chexalign.recipe.recipe import Dpo, Ipo, Kto, LcDpo, Orpo, Sft
+from chexalign.recipe.preference import Dpo, Ipo, Kto, LcDpo, Orpo, Sft
 from chexalign.train.preference.algorithms import ALGORITHMS, Batch
 
 LENGTHS = [[4.0, 2.0], [5.0, 10.0]]

@@ -10,8 +10,8 @@ from chexalign.jsonl import read_records, write_records
 from chexalign.recipe.files import load_recipe
 from chexalign.records import Pair
 from chexalign.run.folder import Run
-from chexalign.train.preference.algorithms import ALGORITHMS
 from chexalign.stages.train import align
+from chexalign.train.preference.algorithms import ALGORITHMS
 
 
 def change(run: Run, edit) -> None:

@@ -12,12 +12,20 @@ import torch.nn.functional as F
 from chexalign.data.phantom import phantom
 from chexalign.errors import RecipeError
 from chexalign.judges import from_recipe, load
-from chexalign.recipe.recipe import ExpertPhase, Recipe
+from chexalign.recipe.recipe import Recipe
+from chexalign.recipe.warmup import ExpertPhase
 from chexalign.records import Study
 from chexalign.run.folder import Run, open_run
-from chexalign.train.warmup.expert import ExpertExample, ExpertTask, contrastive, expert_examples, statements, train_expert
-from chexalign.train.warmup.expert_measure import add_finding, deny, measure_expert, retrieval, swap_side
 from chexalign.stages.warmup import _expert
+from chexalign.train.warmup.expert import (
+    ExpertExample,
+    ExpertTask,
+    contrastive,
+    expert_examples,
+    statements,
+    train_expert,
+)
+from chexalign.train.warmup.expert_measure import add_finding, deny, measure_expert, retrieval, swap_side
 
 LOGITS = torch.tensor([[2.0, 0.5, -1.0], [0.0, 1.0, 0.3], [1.0, -0.5, 0.2]])
 

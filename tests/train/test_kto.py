@@ -10,9 +10,9 @@ import torch
 from chexalign.errors import WorkError
 from chexalign.jsonl import read_records, write_records
 from chexalign.policies import Policy
-from chexalign.policies.open import open_for_training
-from chexalign.recipe.recipe import Kto
+from chexalign.recipe.preference import Kto
 from chexalign.records import Pair, Study
+from chexalign.run.policies import open_for_training
 from chexalign.stages.train import training_examples
 from chexalign.train.loop import Settings, Trainer
 from chexalign.train.preference.references import with_references

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from chexalign.errors import RecipeError, WorkError
-from chexalign.recipe.recipe import Dpo, Sft
+from chexalign.recipe.preference import Dpo, Sft
 from chexalign.train.batches import micro_batches, shard
 from chexalign.train.checkpoint import load_weights
 from chexalign.train.loop import Settings, Trainer, batches, epoch_order, steps_for

@@ -20,15 +20,14 @@ from tests.train.test_online_training import (  # noqa: F401 (asked is a fixture
 
 from chexalign import losses
 from chexalign.judges.contract import Judgement
-from chexalign.recipe.recipe import Dpo, Kto, LcDpo
 from chexalign.recipe.files import load_recipe
 from chexalign.recipe.online import Grpo, OnlineDpo, OnlineKto, OraPo
+from chexalign.recipe.preference import Dpo, Kto, LcDpo
 from chexalign.run.folder import Run
-from chexalign.train.preference.algorithms import ALGORITHMS, Batch
 from chexalign.stages.train import align
-from chexalign.train.online.algorithms import algorithm_of
-from chexalign.train.online.algorithms import online_dpo
+from chexalign.train.online.algorithms import algorithm_of, online_dpo
 from chexalign.train.online.algorithms.base import GroupBatch, Oracle, centred
+from chexalign.train.preference.algorithms import ALGORITHMS, Batch
 
 LENGTHS = torch.tensor([[3, 5, 2, 4], [4, 1, 5, 2]])
 

@@ -14,17 +14,18 @@ from chexalign.cli.main import app
 from chexalign.errors import RecipeError, WorkError
 from chexalign.judges.contract import Judgement
 from chexalign.policies import Policy
-from chexalign.recipe.recipe import Train
 from chexalign.recipe.files import build_recipe, load_recipe
 from chexalign.recipe.online import Grpo, Rollout, Watch
+from chexalign.recipe.train import Train
 from chexalign.records import Study
-from chexalign.run.folder import Run, run_stages
-from chexalign.train.online import task as online_task
+from chexalign.run.folder import Run
+from chexalign.stages.runner import run_stages
 from chexalign.stages.train import align
 from chexalign.train.loop import Settings, Trainer
-from chexalign.train.online.task import OnlineTask
+from chexalign.train.online import task as online_task
 from chexalign.train.online.rollout import Asked, roll_out
 from chexalign.train.online.stats import out_of_bounds, part_scores, repetition, reward_stats
+from chexalign.train.online.task import OnlineTask
 
 SETTINGS = {"lr": 1e-3, "batch_size": 4, "micro_batch_size": 4, "seed": 0, "schedule": "constant", "warmup_share": 0.0}
 

@@ -7,14 +7,14 @@ import torch
 from tests.train.test_online_training import Vowels, asked, gradients, make_task, opened  # noqa: F401 (asked is a fixture)
 
 from chexalign.errors import WorkError
-from chexalign.recipe.recipe import Phase
 from chexalign.recipe.online import OraPo
+from chexalign.recipe.warmup import Phase
 from chexalign.records import Study
 from chexalign.report.inputs import WARMUP_LOGS
 from chexalign.stages import warmup
-from chexalign.train.online.balance import balanced
 from chexalign.train.online.algorithms.base import GroupBatch, Oracle
 from chexalign.train.online.algorithms.orapo import loss, weigh
+from chexalign.train.online.balance import balanced
 
 
 def test_the_weight_follows_the_prompts_own_zero_rewards():

@@ -10,13 +10,14 @@ from tests.driver import OVERRIDES
 from chexalign.errors import WorkError
 from chexalign.jsonl import read_records
 from chexalign.policies import Policy, adapters
-from chexalign.policies.open import open_for_training
-from chexalign.recipe.recipe import Dpo, Kto, Lora
 from chexalign.recipe.files import load_recipe
+from chexalign.recipe.policy import Lora
+from chexalign.recipe.preference import Dpo, Kto
 from chexalign.records import Pair
 from chexalign.run.folder import Run
-from chexalign.train.preference import references
+from chexalign.run.policies import open_for_training
 from chexalign.stages.train import align, training_examples
+from chexalign.train.preference import references
 from chexalign.train.preference.references import content_key, with_references
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 

@@ -6,20 +6,20 @@ import pytest
 from tests.driver import OVERRIDES
 from tests.train.test_online_training import ONLINE, Vowels, prepared, rows_of
 
-from chexalign.stages.evaluate import evaluate
 from chexalign.judges import from_recipe
 from chexalign.judges.contract import reward
 from chexalign.policies import Policy
-from chexalign.recipe.recipe import Train
 from chexalign.recipe.files import load_recipe
 from chexalign.recipe.online import Rollout, Valor
+from chexalign.recipe.train import Train
 from chexalign.records import Study
 from chexalign.run.folder import Run
 from chexalign.run.judges import REWARDS_SEE
+from chexalign.stages.evaluate import evaluate
 from chexalign.stages.train import align
 from chexalign.train.online.algorithms.valor import mixed, stages
-from chexalign.train.online.task import validator
 from chexalign.train.online.rollout import Asked
+from chexalign.train.online.task import validator
 
 
 def train(**changes) -> Train:

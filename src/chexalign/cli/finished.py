@@ -61,9 +61,9 @@ def review(
 
     Example: chexalign review runs/demo
     """
-    from chexalign.run.finished import finished_run
-    from chexalign.review.session import open_session
     from chexalign.review.server import address, open_server
+    from chexalign.review.session import open_session
+    from chexalign.run.folder import finished_run
 
     path = to or run / "feedback.jsonl"
     session = open_session(finished_run(run), path, reviewer)

@@ -56,8 +56,8 @@ def judges() -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from chexalign.judges import JUDGES
     from chexalign.judges.line import FUNCTIONS
+    from chexalign.judges.registry import JUDGES
 
     table = Table(title="Judges (lc_ in front of any: length-controlled)", title_justify="left", expand=True)
     table.add_column("name", no_wrap=True)
@@ -90,8 +90,9 @@ def scorecard(
 
     Example: chexalign scorecard --data ../shared/data/judge_validation
     """
-    from chexalign.report.scorecard import write_scorecard_page
-    from chexalign.scorecard.run import read_options, run_scorecard
+    from chexalign.report.scorecard.page import write_scorecard_page
+    from chexalign.scorecard.inputs import read_options
+    from chexalign.scorecard.run import run_scorecard
 
     lines = [
         line.strip() for line in re.split(r",(?![^()]*\))", judges) if line.strip()

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from chexalign import processes
-from chexalign.cli import judges as cli_judges
 from chexalign.cli import finished as cli_use
+from chexalign.cli import judges as cli_judges
 from chexalign.errors import RecipeError, WorkError
 from chexalign.progress import complain, console, say
 
@@ -38,7 +38,7 @@ def _go(
 ) -> None:
     _quiet_libraries()
     from chexalign.recipe.files import load_recipe
-    from chexalign.run.folder import run_stages
+    from chexalign.stages.runner import run_stages
 
     run = run_stages(load_recipe(recipe, overrides, quick), stages, restart)
     if page:
@@ -46,7 +46,7 @@ def _go(
 
         console.print(f"page: {write_page(run.dir).resolve()}", markup=False, soft_wrap=True)
     if page and run.path("results.json").exists():
-        from chexalign.report.compare import headline
+        from chexalign.report.run.compare import headline
 
         for line in headline(run.dir):
             say(line)
@@ -153,7 +153,7 @@ def compare(runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN …", he
 
     Example: chexalign compare runs/demo runs/demo-beta05
     """
-    from chexalign.report.compare import compare_runs
+    from chexalign.report.run.compare import compare_runs
 
     if len(runs) < 2:
         raise RecipeError(f"compare needs two run folders or more, got {runs[0]}")
@@ -183,8 +183,8 @@ def check(recipe: RecipeArgument, overrides: Overrides = None, quick: Quick = Fa
 
     Example: chexalign check iu_xray_smoke studies.root=../shared/data/iu_xray
     """
-    from chexalign.stages.check import check_recipe
     from chexalign.recipe.files import load_recipe
+    from chexalign.stages.check import check_recipe
 
     problems = 0
     for ok, line in check_recipe(load_recipe(recipe, overrides, quick)):

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from chexalign.data.images import load_image
+from chexalign.evaluation.answers import Answers, is_abnormal, label_set
 from chexalign.jsonl import atomic_write, write_json
 from chexalign.labels import Mention, find_mentions
 from chexalign.records import Study
-from chexalign.evaluation.blocks import Answers, is_abnormal, label_set
 from chexalign.run.folder import Run
-from chexalign.stages.studies import image_root
+from chexalign.run.studies import image_root
 from chexalign.run.task import reference
 
 THUMBNAIL = 320  # pixels, longest side

@@ -19,8 +19,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chexalign.errors import WorkError
-from chexalign.judges.contract import Abstain, Judgement
+from chexalign.errors import Abstain, WorkError
+from chexalign.judges.contract import Judgement
 
 if TYPE_CHECKING:
     import numpy as np

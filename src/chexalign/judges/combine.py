@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chexalign.errors import RecipeError
-from chexalign.judges import LC
 from chexalign.judges.contract import Judge, Judgement, Studies, context_of, reward
+from chexalign.judges.registry import LC
 
 
 @dataclass(frozen=True)

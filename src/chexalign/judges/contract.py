@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from chexalign.errors import Abstain
 from chexalign.records import Study
 
 Studies = Sequence[Study] | None
@@ -95,10 +96,6 @@ def same_length(reports: Sequence[str], references: Sequence[str], group_ids: Se
 def is_blank(text: str) -> bool:
     """True when the text holds no letter or digit: nothing, white space or punctuation alone."""
     return not any(c.isalnum() for c in text)
-
-
-class Abstain(Exception):
-    """Raised inside a judge when this text or pair cannot be judged; the message becomes the Judgement's `error`."""
 
 
 MEMORY = 50_000  # texts whose features a judge keeps; the longest unused go first

@@ -21,8 +21,9 @@ from typing import Any, NoReturn
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from chexalign.errors import RecipeError, WorkError
-from chexalign.judges import JUDGES, LC, Options, combine
+from chexalign.judges import combine
 from chexalign.judges.contract import Judge
+from chexalign.judges.registry import JUDGES, LC, Options
 
 _NAME = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*(?:\[[^\[\]]*\])?")  # a judge, with its variant, or a function
 LARGEST = 1e9  # a weight beyond it is a slip of the pen # our choice

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from chexalign.errors import RecipeError
-from chexalign.judges import Options, from_recipe
+from chexalign.judges import from_recipe
 from chexalign.judges.contract import reward
+from chexalign.judges.registry import Options
 
 
 def reward_function(

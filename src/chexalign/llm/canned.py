@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chexalign.errors import RecipeError
-from chexalign.judges.contract import Abstain
+from chexalign.errors import Abstain, RecipeError
 from chexalign.llm.reply import Answer, Passing, Prompt, Reply, Usage
 
 

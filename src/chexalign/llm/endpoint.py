@@ -22,8 +22,7 @@ from email.message import Message
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from chexalign.errors import RecipeError
-from chexalign.judges.contract import Abstain
+from chexalign.errors import Abstain, RecipeError
 from chexalign.llm.breaker import Breaker
 from chexalign.llm.reply import Answer, Passing, Prompt, Reply, Unavailable, Usage, as_dicts
 

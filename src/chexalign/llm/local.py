@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from chexalign.errors import WorkError
-from chexalign.judges.contract import Abstain
+from chexalign.errors import Abstain, WorkError
 from chexalign.llm.reply import Answer, Prompt, Reply, Usage, as_dicts
 
 

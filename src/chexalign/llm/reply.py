@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from chexalign.judges.contract import Abstain, Judgement
+from chexalign.errors import Abstain
 
 Messages = tuple[tuple[str, str], ...]  # (role, text), …
 Prompt = Messages | str  # a chat, or text to go on from, exactly as it is
@@ -47,15 +47,6 @@ class Unavailable(Passing):
 
 Answer = Reply | Abstain
 Backend = Callable[[Sequence[Prompt]], list[Answer]]
-
-
-def abstained(reason: Abstain, **details: Any) -> Judgement:
-    """A Judgement without a score. `details` tell the stage `score` whether asking again may help (see score.py)."""
-    if isinstance(reason, Passing):
-        details["passing"] = True
-    if isinstance(reason, Unavailable):
-        details["unavailable"] = True
-    return Judgement(None, str(reason), details)
 
 
 @dataclass

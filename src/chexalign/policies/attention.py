@@ -22,9 +22,9 @@ from chexalign.errors import WorkError
 from chexalign.policies.forward.layers import decoder_layers
 from chexalign.policies.forward.logps import Prefix, inner_model
 from chexalign.policies.forward.padding import SEQUENCE_INPUTS
+from chexalign.policies.forward.vision_cache import FEATURE, stored_features
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
-from chexalign.policies.forward.vision_cache import FEATURE, stored_features
 
 SQUARE, GRIDS = (LlavaModel, Gemma3Model), (Qwen2_5_VLModel, Qwen3VLModel)
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -19,20 +17,16 @@ from chexalign.data.tags import body_of, wrapped
 from chexalign.errors import RecipeError
 from chexalign.policies import adapters
 from chexalign.policies.checkpoints import chexagent2
+from chexalign.policies.checkpoints.load import downloaded_before
+from chexalign.policies.checkpoints.processors import load_processor
+from chexalign.policies.engine import Engine
 from chexalign.policies.forward import generate as sampling
-from chexalign.policies.engines import Engine
 from chexalign.policies.forward.head import check_head
 from chexalign.policies.forward.logps import Prefix, Scorer, inner_model
 from chexalign.policies.forward.padding import left_padded, right_padded
-from chexalign.policies.checkpoints.processors import load_processor
-from chexalign.policies.prompt import Prompt
 from chexalign.policies.forward.vision_cache import FeatureStore, as_inputs, can_store, tower_features, without_pixels
-
-PARTS = {  # name used in recipes → attribute prefixes of the parts, over the families
-    "tower": ("vision_tower", "visual", "vision_model"),
-    "projector": ("multi_modal_projector", "connector", "visual.merger"),
-    "decoder": ("language_model", "text_model", "layers", "embed_tokens", "norm"),
-}
+from chexalign.policies.parts import PARTS
+from chexalign.policies.prompt import Prompt
 
 
 class Policy:
@@ -73,7 +67,7 @@ class Policy:
         name = Path(source).name if Path(source).exists() else str(source)
         try:
             if not download and not Path(source).exists():  # the Auto classes ask the network all the same
-                source = _downloaded_before(str(source))
+                source = downloaded_before(str(source))
             if chexagent2.recognises(source, download=download):
                 model, processor = chexagent2.load(source, dtype=dtype, download=download)
             else:
@@ -277,13 +271,3 @@ class Policy:
             if hasattr(core, attribute):
                 return getattr(core, attribute)
         raise RecipeError(f"{type(core).__name__} has no part called {name}")
-
-
-def _downloaded_before(name: str) -> str:
-    try:
-        return snapshot_download(name, local_files_only=True)
-    except LocalEntryNotFoundError as error:
-        raise RecipeError(
-            f"policy.model {name!r} is not on this machine: give a checkpoint folder, or set policy.download=true to fetch "
-            "the hub id"
-        ) from error

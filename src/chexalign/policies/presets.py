@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from chexalign.errors import RecipeError
+from chexalign.recipe.recipe import Recipe
 
 # Our choices, for models without a published wording.
 DEFAULT = "Write the findings of this chest X-ray."
@@ -87,3 +88,15 @@ def wording(model: str, prompt: str = "auto", system: str | None = None, task: s
     if known.findings is None and known.impression is not None:
         raise RecipeError(f"policy.prompt: no findings wording is published for {known.name}; give one")
     return dataclasses.replace(known, findings=known.findings or DEFAULT, system=system or known.system)
+
+
+def wording_of(recipe: Recipe) -> Preset:
+    """What the recipe's model is asked. Raises RecipeError where it is to write an impression from nothing."""
+    settings = recipe.policy
+    asked = wording(settings.model, settings.prompt, settings.system, recipe.task)
+    if recipe.task == "impression" and "{findings}" not in (asked.findings or "") and not recipe.studies.max_images:
+        raise RecipeError(
+            "task impression: the prompt shows neither the findings nor an image; put {findings} into policy.prompt, or set "
+            "studies.max_images"
+        )
+    return asked

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from chexalign.policies.presets import Preset
-from chexalign.recipe.recipe import PROMPT_FIELDS
+from chexalign.recipe.policy import PROMPT_FIELDS
 from chexalign.records import Study
 
 NOTHING = re.compile(r"(?!)")

@@ -11,8 +11,11 @@ import yaml
 from pydantic import ValidationError
 
 from chexalign.errors import RecipeError
-from chexalign.recipe.recipe import ALGORITHM_NAMES, Algorithm, Dpo, Recipe, Section
+from chexalign.recipe.base import Section
 from chexalign.recipe.engine import ENGINE_NAMES, Engine
+from chexalign.recipe.preference import Dpo
+from chexalign.recipe.recipe import Recipe
+from chexalign.recipe.train import ALGORITHM_NAMES, Algorithm
 
 
 class _Loader(yaml.SafeLoader):

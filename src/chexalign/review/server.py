@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from chexalign.data.images import ImageError, load_image
 from chexalign.records import Study
 from chexalign.review.session import Session, answer, page
-from chexalign.stages.studies import image_root
+from chexalign.run.studies import image_root
 
 LONGEST = 1 << 18  # bytes of an answer
 

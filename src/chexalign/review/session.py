@@ -19,10 +19,10 @@ from jinja2 import Environment, StrictUndefined
 
 from chexalign.data import unit_hash
 from chexalign.errors import WorkError
-from chexalign.review.feedback import append, latest_rows, review_key
 from chexalign.jsonl import read_records
 from chexalign.judges.contract import is_blank
 from chexalign.records import Completion, Study
+from chexalign.review.feedback import append, latest_rows, review_key
 from chexalign.run.folder import Run
 from chexalign.run.task import reference
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from chexalign.errors import RecipeError, WorkError
-from chexalign.jsonl import read_json
-from chexalign.policies.adapters import make_trainable
-from chexalign.policies.open import open_policy, wording_of
 from chexalign.policies.policy import Policy
+from chexalign.policies.presets import wording_of
 from chexalign.policies.prompt import build_prompt
-from chexalign.recipe.recipe import Recipe
+from chexalign.policies.trainable import make_trainable
 from chexalign.records import Study
-from chexalign.run.folder import Run
+from chexalign.run.folder import Run, finished_run
+from chexalign.run.policies import open_policy
 
 CARD = """# {name}
 
@@ -33,18 +30,6 @@ It was trained on this prompt, in the user's turn of its chat template{system}:
 {words}
 ```
 """
-
-
-def finished_run(folder: Path) -> Run:
-    """A run from its folder alone. Raises RecipeError where there is none, or none that has trained."""
-    if not (folder / "manifest.json").is_file():
-        raise RecipeError(f"{folder} holds no manifest.json: give a run's folder, for example runs/demo")
-    manifest = read_json(folder / "manifest.json")
-    try:
-        recipe = Recipe.model_validate(manifest.get("recipe"))
-    except ValidationError as error:
-        raise RecipeError(f"{folder}/manifest.json: its recipe is not one of this version of chexalign") from error
-    return Run(recipe, folder, manifest)
 
 
 def export(folder: Path, to: Path | None = None) -> Path:

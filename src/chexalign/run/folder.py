@@ -1,25 +1,22 @@
-"""The run folder: what was run, with what, how far it got. Stage order, resume, and the manifest that explains it all."""
+"""The run folder: what was run, with what, how far it got. The order of the stages and the manifest that explains it all."""
 
 from __future__ import annotations
 
 import fcntl
-import importlib
 import shutil
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from chexalign import __version__, processes
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_json, write_json
-from chexalign.progress import say
 from chexalign.recipe.recipe import Recipe
 from chexalign.run.judges import judges_of, told_where
-from chexalign.versions import git_commit, versions
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,9 @@ STAGES: dict[str, Stage] = {
         "baseline/config.json",
         ("baseline", "warmup", "features", "expert"),
     ),
-    "sample": Stage("chexalign.stages.sample:sample_completions", ("sample",), "completions.jsonl", ("completions.jsonl",)),
+    "sample": Stage(
+        "chexalign.stages.sample:sample_completions", ("sample",), "completions.jsonl", ("completions.jsonl",)
+    ),
     "score": Stage("chexalign.stages.score:score_completions", ("score",), "verdicts.jsonl", ("verdicts.jsonl",)),
     "pairs": Stage(
         "chexalign.stages.pairs:make_pairs",
@@ -97,7 +96,7 @@ class Run:
             write_json(self.path("manifest.json"), self.manifest)
 
 
-def _sections(run: Run, stage: str) -> dict[str, Any]:
+def settings_of(run: Run, stage: str) -> dict[str, Any]:
     """The recipe settings a stage depends on: its own and those of all stages before it."""
     wanted: list[str] = []
     for name, described in run.stages.items():
@@ -141,7 +140,7 @@ def check_same(run: Run) -> None:
         raise RecipeError(f"{run.dir} belongs to recipe {old_name!r}, not {run.recipe.name!r}; {other}")
     again = "choose another folder with run_dir=DIR, or `chexalign run … --restart {}` to remove what it and later stages wrote"
     for stage in run.manifest["stages"]:
-        old, new = _flat(run.manifest["stages"][stage]["settings"]), _flat(_sections(run, stage))
+        old, new = _flat(run.manifest["stages"][stage]["settings"]), _flat(settings_of(run, stage))
         if changed := [k for k in {**old, **new} if old.get(k) != new.get(k)]:
             what = "; ".join(f"{k} was {old.get(k)!r}, is now {new.get(k)!r}" for k in changed[:3])
             raise RecipeError(
@@ -150,19 +149,19 @@ def check_same(run: Run) -> None:
             )
 
 
-def _left(run: Run, stage: str) -> list[Path]:
+def leftovers(run: Run, stage: str) -> list[Path]:
     """What a stage has left in the folder, finished or not."""
     names = run.stages[stage].writes
     return [p for n in names for p in (run.path(n), run.path(f"{n}.part"), run.path(f".{n}.new")) if p.exists()]
 
 
-def _forget(run: Run, first: str) -> None:
+def forget(run: Run, first: str) -> None:
     """Remove what `first` and all later stages wrote, and their manifest entries."""
     if first not in STAGES:
         raise RecipeError(f"--restart: no stage {first!r}; there are {', '.join(STAGES)}")
     order = list(STAGES)
     for name in order[order.index(first) :]:
-        for path in _left(run, name):
+        for path in leftovers(run, name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         run.manifest["stages"].pop(name, None)
 
@@ -178,76 +177,13 @@ def lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def run_stage(run: Run, name: str) -> None:
-    """Run one stage, or resume it, or say that it is finished. The manifest is updated before and after the work.
-
-    A stage that fails without leaving anything behind is forgotten, so that its settings can be put right.
-    """
-    stage, stages = run.stages[name], run.manifest["stages"]
-    if stages.get(name, {}).get("finished") and run.path(stage.product).exists():
-        say(f"{name}: already finished ({run.path(stage.product)})")
-        return
-    spent = stages.get(name, {}).get("seconds", 0.0)
-    made_with = _made_with(run.recipe)
-    run.manifest |= {"recipe": run.recipe.model_dump(mode="json"), "seeds": {"recipe": run.recipe.seed}, **made_with}
-    stages[name] = {"settings": _sections(run, name), **made_with, "finished": None, "seconds": spent}
-    run.save_manifest()
-    module, _, function = stage.function.partition(":")
-    start = time.monotonic()
+def finished_run(folder: Path) -> Run:
+    """A run from its folder alone. Raises RecipeError where there is none, or none that has trained."""
+    if not (folder / "manifest.json").is_file():
+        raise RecipeError(f"{folder} holds no manifest.json: give a run's folder, for example runs/demo")
+    manifest = read_json(folder / "manifest.json")
     try:
-        result: StageResult = getattr(importlib.import_module(module), function)(run)
-    except (RecipeError, WorkError):
-        if not _left(run, name):
-            del stages[name]
-            run.save_manifest()
-        raise
-    stages[name] |= {
-        "rows_in": result.rows_in,
-        "rows_out": result.rows_out,
-        "dropped": result.dropped,
-        **({"extra": result.extra} if result.extra else {}),
-        "seconds": round(spent + time.monotonic() - start, 2),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    run.save_manifest()
-    say(
-        f"{name}: {result.rows_in} in, {result.rows_out} out, {stages[name]['seconds']:.1f} s → {run.path(stage.product)}"
-    )
-
-
-def _made_with(recipe: Recipe) -> dict[str, Any]:
-    """What makes a stage's rows what they are, beside its settings: kept with each stage, as of when it ran."""
-    found = {name: judge.version for name, judge in judges_of(recipe).items()}
-    return {"versions": versions(), "git": git_commit(), "judges": found}
-
-
-@contextmanager
-def _held(recipe: Recipe, restart: str | None) -> Iterator[None]:
-    """The run folder locked, found to be this recipe's, and cleared from stage `restart` on."""
-    with lock(open_run(recipe).dir):
-        run = open_run(recipe)  # as the process that held the lock left it
-        if restart:
-            _forget(run, restart)
-        check_same(run)
-        run.save_manifest()
-        yield
-
-
-def run_stages(recipe: Recipe, names: list[str], restart: str | None = None, pairs: bool = False) -> Run:
-    """Lock the run folder, check that it is this recipe's, and run the named stages in the order of the road.
-
-    `pairs`: make them even where the recipe's own algorithm needs none.
-
-    Under a launcher of several processes the main one holds the folder, and all of them train.
-    """
-    processes.check_launch(names, TOGETHER)
-    with processes.joined(), ExitStack() as stack:
-        processes.main_alone(lambda: stack.enter_context(_held(recipe, restart)))
-        run = open_run(recipe)
-        for name in STAGES:
-            if name in names and not (name == "warmup" and recipe.warmup is None):
-                if recipe.train.online and name in PAIRING and not pairs:
-                    say(f"{name}: not needed, {recipe.train.algorithm.type} learns from rewards of its own samples")
-                else:
-                    run_stage(run, name)
-    return run
+        recipe = Recipe.model_validate(manifest.get("recipe"))
+    except ValidationError as error:
+        raise RecipeError(f"{folder}/manifest.json: its recipe is not one of this version of chexalign") from error
+    return Run(recipe, folder, manifest)

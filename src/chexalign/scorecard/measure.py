@@ -1,6 +1,6 @@
 """What a judge is worth: agreement with radiologists, attacks, length, abstentions and speed. One dict per judge.
 
-Pure measuring: reading files and writing the page are elsewhere (scorecard/inputs.py, report/scorecard.py).
+Pure measuring: reading files and writing the page are elsewhere (scorecard/inputs.py, report/scorecard/page.py).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from chexalign.judges.contract import Judge
+from chexalign.labels import label_report
 from chexalign.scorecard import agreement
 from chexalign.scorecard import attacks as probes
 from chexalign.scorecard.agreement import Rated
-from chexalign.judges.contract import Judge
-from chexalign.labels import label_report
 
 MARGIN = 0.02  # of scores: a smaller drop is none, a smaller rise is none # our choice
 TIMED = 400  # reports to time, fewer for a slow judge

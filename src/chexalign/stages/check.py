@@ -17,8 +17,8 @@ from chexalign.errors import RecipeError, WorkError
 from chexalign.recipe.recipe import Recipe
 from chexalign.records import Study
 from chexalign.run.judges import judges_of
-from chexalign.stages.studies import needed_splits
 from chexalign.run.task import missing_section, reference
+from chexalign.stages.studies import needed_splits
 
 LOOKED_AT = 50  # images decoded
 PHANTOM_LIMIT = 50  # studies drawn
@@ -94,7 +94,7 @@ def _check_images(recipe: Recipe, studies: list[Study], root: Path) -> Iterator[
 
 def _check_prompt_and_lengths(recipe: Recipe, studies: list[Study]) -> Iterator[Finding]:
     """The prompt, then report and image tokens, counted with the model's own tokenizer, against what is allowed."""
-    from chexalign.policies.open import wording_of
+    from chexalign.policies.presets import wording_of
     from chexalign.policies.prompt import build_prompt
 
     texts = [reference(recipe, s) for s in studies if not missing_section(recipe, s)] or ["-"]
@@ -148,10 +148,10 @@ def _limits(recipe: Recipe, texts: list[str]) -> _Limits | None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     from chexalign.policies.checkpoints import chexagent2
-    from chexalign.policies.open import limit_pixels
     from chexalign.policies.checkpoints.processors import load_processor
-    from chexalign.policies.checkpoints.tiny import CHAT_TEMPLATE, POSITIONS, build_tokenizer
     from chexalign.policies.checkpoints.smollm2 import checkpoint_of
+    from chexalign.policies.checkpoints.tiny import CHAT_TEMPLATE, POSITIONS, build_tokenizer
+    from chexalign.policies.open import limit_pixels
 
     policy = recipe.policy.model_copy(update={"model": checkpoint_of(recipe.policy.model)})
     if policy.model == "tiny":

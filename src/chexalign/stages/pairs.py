@@ -14,13 +14,14 @@ from rich.text import Text
 
 from chexalign.data.tags import wrapped
 from chexalign.errors import WorkError
-from chexalign.review.feedback import JUDGE, Feedback, read_feedback
 from chexalign.jsonl import atomic_write, read_records, write_json, write_records
-from chexalign.policies.open import open_policy, prompts_for, wording_of
+from chexalign.policies.presets import wording_of
 from chexalign.policies.prompt import in_words, messages
 from chexalign.progress import console, say
 from chexalign.records import Completion, Pair, Study, Verdict
+from chexalign.review.feedback import JUDGE, Feedback, read_feedback
 from chexalign.run.folder import Run, StageResult
+from chexalign.run.policies import open_policy, prompts_for
 from chexalign.run.task import reference
 
 Scored = tuple[Completion, float]

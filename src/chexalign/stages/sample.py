@@ -8,13 +8,13 @@ from pathlib import Path
 from chexalign.jsonl import Ledger, read_records
 from chexalign.policies import engines
 from chexalign.policies.forward.generate import stream_seed
-from chexalign.policies.open import open_policy, prompts_for
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
 from chexalign.progress import progress
 from chexalign.records import Completion, Study
 from chexalign.run.folder import Run, StageResult
-from chexalign.run.task import sampled_studies
+from chexalign.run.policies import open_policy, prompts_for
+from chexalign.run.studies import sampled_studies
 
 
 def sample_completions(run: Run) -> StageResult:

@@ -15,17 +15,10 @@ from chexalign.progress import progress, say
 from chexalign.recipe.recipe import Recipe
 from chexalign.records import Study
 from chexalign.run.folder import Run, StageResult
+from chexalign.run.studies import image_root
 from chexalign.run.task import missing_section
 
 SHOWN = 10  # dropped rows printed; all of them are in studies_dropped.txt
-
-
-def image_root(run: Run) -> Path:
-    """The folder that the image paths of studies.jsonl are relative to."""
-    settings = run.recipe.studies
-    if settings.source == "phantom" or settings.root is None:
-        return run.path("images").parent
-    return settings.root if settings.root.is_dir() else settings.root.parent
 
 
 def make_studies(run: Run) -> StageResult:

@@ -8,18 +8,18 @@ from functools import partial
 
 from chexalign.errors import WorkError
 from chexalign.jsonl import read_records
-from chexalign.policies.adapters import make_trainable
-from chexalign.policies.open import open_for_training
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
+from chexalign.policies.trainable import make_trainable
 from chexalign.records import Pair
 from chexalign.run.folder import Run, StageResult
-from chexalign.stages.studies import image_root
+from chexalign.run.policies import open_for_training
+from chexalign.run.studies import image_root, patients_of
+from chexalign.stages.train_online import train_online
 from chexalign.train.batches import micro_batches
 from chexalign.train.loop import Settings, Trainer, steps_for
-from chexalign.train.preference.mismatch import donors, patients_of
-from chexalign.stages.train_online import train_online
 from chexalign.train.output import save_policy
+from chexalign.train.preference.mismatch import donors
 from chexalign.train.preference.references import check_references, with_references
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 

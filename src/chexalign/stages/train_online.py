@@ -12,27 +12,28 @@ from chexalign import processes
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_json, read_records, write_json
 from chexalign.judges import from_recipe as load_judge
+from chexalign.labels.studies import finding_labels
 from chexalign.policies import adapters, engines
-from chexalign.policies.adapters import make_trainable
-from chexalign.policies.open import open_for_training, prompts_for
-from chexalign.policies.policy import PARTS, Policy
+from chexalign.policies.parts import PARTS
+from chexalign.policies.policy import Policy
+from chexalign.policies.trainable import make_trainable
 from chexalign.progress import say
 from chexalign.recipe.online import Rollout
 from chexalign.records import Study
 from chexalign.run.folder import Run, StageResult
 from chexalign.run.judges import REWARDS_SEE
+from chexalign.run.policies import open_for_training, prompts_for
 from chexalign.run.task import reference as to_be_written
-from chexalign.train.online import task as online_task
-from chexalign.train.online.balance import balanced
 from chexalign.train.batches import steps_for
 from chexalign.train.checkpoint import learning, load_weights
 from chexalign.train.loop import Settings, Trainer
+from chexalign.train.online import task as online_task
 from chexalign.train.online.algorithms import algorithm_of
 from chexalign.train.online.algorithms.base import Stage
+from chexalign.train.online.balance import balanced
+from chexalign.train.online.rollout import Asked
 from chexalign.train.online.task import OnlineTask, validator
 from chexalign.train.output import save_policy
-from chexalign.train.online.rollout import Asked
-from chexalign.stages.warmup import finding_labels
 
 NEVER = 1 << 30  # validations without a better one before a stage without `patience` ends
 

@@ -18,27 +18,30 @@ import torch
 from chexalign.data.tags import wrapped
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_records
-from chexalign.labels import LABELS, label_report
-from chexalign.policies.adapters import is_adapter, make_trainable
-from chexalign.policies.open import limit_pixels, load_model, prompts_for, wording_of
-from chexalign.policies.policy import Policy
-from chexalign.policies.checkpoints.tiny import build_tiny
+from chexalign.labels.studies import FINDINGS, finding_labels, list_of_findings
+from chexalign.policies.adapters import is_adapter
 from chexalign.policies.checkpoints.smollm2 import checkpoint_of
+from chexalign.policies.checkpoints.tiny import build_tiny
+from chexalign.policies.open import limit_pixels, load_model
+from chexalign.policies.policy import Policy
+from chexalign.policies.presets import wording_of
+from chexalign.policies.trainable import make_trainable
 from chexalign.processes import is_main
-from chexalign.recipe.recipe import Phase, Sft
+from chexalign.recipe.preference import Sft
+from chexalign.recipe.warmup import Phase
 from chexalign.records import Study
 from chexalign.run.folder import Run, StageResult
-from chexalign.stages.studies import image_root
-from chexalign.run.task import reference, warmup_studies
+from chexalign.run.policies import prompts_for
+from chexalign.run.studies import image_root, warmup_studies
+from chexalign.run.task import reference
 from chexalign.train.batches import micro_batches
-from chexalign.train.warmup.expert import train_expert
-from chexalign.train.warmup.expert_measure import measure_expert
 from chexalign.train.loop import Settings, Trainer
 from chexalign.train.output import main_first, save_policy, saving
 from chexalign.train.preference.scoring_task import Example, ScoringTask
+from chexalign.train.warmup.expert import train_expert
+from chexalign.train.warmup.expert_measure import measure_expert
 from chexalign.train.warmup.tower import TowerTask, centre_start, tower_examples, validate_tower
 
-FINDINGS = LABELS[:-1]  # the 13 without No Finding
 CENTRE_IMAGES = 512  # training images that the tower's start is centred on
 
 
@@ -135,18 +138,6 @@ def _opened(run: Run, folder: Path) -> Policy:
 def _settings(run: Run, phase: Phase) -> Settings:
     assert run.recipe.warmup is not None
     return Settings.of(phase, seed=run.recipe.seed, save_every=run.recipe.warmup.save_every)
-
-
-def finding_labels(study: Study) -> list[float]:
-    """13 zeros and ones: the source's exact labels where it has them, else rule labels of the report (uncertain → 0)."""
-    known = study.labels.get("chexpert") or label_report(study.findings)
-    return [1.0 if known.get(name) == 1 else 0.0 for name in FINDINGS]
-
-
-def list_of_findings(study: Study) -> str:
-    """The short target of the grounding phase: `Cardiomegaly. Pleural Effusion.`, or `No Finding.`"""
-    present = [name for name, label in zip(FINDINGS, finding_labels(study), strict=True) if label]
-    return " ".join(f"{name}." for name in present or ["No Finding"])
 
 
 def _tower_phase(

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from chexalign.evaluation.answers import label_set
 from chexalign.jsonl import read_lines, read_records
 from chexalign.labels import LABELS
 from chexalign.records import Study
-from chexalign.evaluation.blocks import label_set
 from chexalign.run.folder import Run
 from chexalign.run.task import reference
 

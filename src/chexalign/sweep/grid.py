@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from chexalign.errors import RecipeError
-from chexalign.recipe.recipe import Recipe, Train
 from chexalign.recipe.files import build_recipe, nearest
 from chexalign.recipe.online import OnlineAlgorithm
+from chexalign.recipe.recipe import Recipe
+from chexalign.recipe.train import Train
 
 # Built-in grids: name → rows. Learning rate, epochs and batch size are those of the recipe's `train:` section.
 GRIDS: dict[str, tuple[dict[str, Any], ...]] = {

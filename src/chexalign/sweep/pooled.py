@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from chexalign.stages.evaluate import image_donors
+from chexalign.evaluation.answers import Answers
+from chexalign.evaluation.blocks import block, finding_blocks, seed_values
+from chexalign.evaluation.controls import image_donors
 from chexalign.jsonl import read_json, read_records
 from chexalign.records import Completion, Study, Verdict
-from chexalign.evaluation.blocks import Answers, block, finding_blocks, seed_values
 from chexalign.run.folder import Run
 from chexalign.run.task import reference
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from chexalign import stats
 from chexalign.errors import WorkError
+from chexalign.evaluation.answers import SEED
+from chexalign.evaluation.blocks import mean_over
 from chexalign.jsonl import read_json, read_lines, write_json
-from chexalign.evaluation.blocks import SEED, mean_over
 from chexalign.run.folder import Run
 from chexalign.sweep.curves import curves_of, finding_support, zero_rewards
 from chexalign.sweep.grid import ONLINE, Entry

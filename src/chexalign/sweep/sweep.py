@@ -14,21 +14,18 @@ from pathlib import Path
 
 from chexalign import __version__
 from chexalign.errors import WorkError
-from chexalign.stages.evaluate import BATCH
-from chexalign.jsonl import read_json, read_records, write_json
+from chexalign.jsonl import read_json, write_json
 from chexalign.judges import from_recipe as load_judge
-from chexalign.policies.open import open_policy, prompts_for
 from chexalign.progress import say
-from chexalign.recipe.recipe import Recipe, Train
+from chexalign.recipe.recipe import Recipe
 from chexalign.recipe.sweep import Sweep
-from chexalign.records import Study
-from chexalign.run.folder import PAIRING, STAGES, Run, Stage, StageResult, check_same, lock, run_stage, run_stages
+from chexalign.recipe.train import Train
+from chexalign.run.folder import PAIRING, STAGES, Run, Stage, check_same, lock
 from chexalign.run.judges import judges_of, told_where
-from chexalign.stages.sample import generate_to
-from chexalign.stages.score import judge_to
+from chexalign.stages.runner import run_stage, run_stages
 from chexalign.sweep.grid import grid_entries
 from chexalign.sweep.results import FAILED, entry_row, mark_picked, reason, trained, validation_scores, write_results
-from chexalign.run.task import reference
+from chexalign.sweep.validate import validation_studies
 
 BASELINE = "baseline"  # its folder in sweep/
 SHARED_STAGES = tuple(STAGES)[: list(STAGES).index("train")]
@@ -45,7 +42,7 @@ def sweep(recipe: Recipe) -> Run:
     trunk = [name for name in STAGES if name in SHARED_STAGES and (offline or name not in PAIRING)]
     for part in (trunk[:1], trunk):
         run = run_stages(recipe, part, pairs=offline)
-        _validation_studies(run)  # before hours of sampling
+        validation_studies(run)  # before hours of sampling
     with lock(run.dir):
         shown = _judges(recipe, select, offline)
         baseline = _branch(run, BASELINE, Train(), shown, "validate_baseline")
@@ -88,7 +85,9 @@ def _branch(run: Run, label: str, train: Train, judges: tuple[str, ...], validat
         "sweep": Sweep(samples=recipe.sweep.samples, limit=recipe.sweep.limit),  # validation depends on these alone
         "evaluate": recipe.evaluate.model_copy(update={"judges": judges}),
     }
-    own_stage = Stage(f"chexalign.sweep.sweep:{validate}", ("sweep",), "validation.json", ("validation.json", "validation"))
+    own_stage = Stage(
+        f"chexalign.sweep.sweep:{validate}", ("sweep",), "validation.json", ("validation.json", "validation")
+    )
     evaluate = STAGES["evaluate"]
     stages = {**{n: s for n, s in STAGES.items() if s is not evaluate}, "validate": own_stage, "evaluate": evaluate}
     saved = folder / "manifest.json"
@@ -119,58 +118,6 @@ def _evaluate(branches: Sequence[Run]) -> None:
         if before:
             _lend_baseline(before, branch)
         run_stage(branch, "evaluate")
-
-
-def _validation_studies(run: Run) -> list[Study]:
-    studies = [s for s in read_records(run.path("studies.jsonl"), Study) if s.split == "val"]
-    if not studies:
-        raise WorkError("a sweep picks on validation studies and there are none; raise studies.val_share")
-    return studies[: run.recipe.sweep.limit]
-
-
-def validate(run: Run) -> StageResult:
-    """Stage `validate` of an entry: its policy on the validation split → validation.json, scores per study."""
-    return _validate(run, "aligned")
-
-
-def validate_baseline(run: Run) -> StageResult:
-    """The same for the baseline."""
-    return _validate(run, "baseline")
-
-
-def _validate(run: Run, which: str) -> StageResult:
-    """`sweep.samples` reports per study at temperature 1; a study's score is the mean of its reports' scores."""
-    studies, settings, judges = _validation_studies(run), run.recipe.sweep, run.recipe.evaluate.judges
-    policy = open_policy(run, which)
-    rows = generate_to(
-        run.path("validation/completions.jsonl"),
-        policy,
-        studies,
-        prompts_for(run, policy, studies),
-        label="validation reports",
-        seed=run.recipe.seed + 1,
-        n=settings.samples,
-        temperature=1.0,
-        top_p=1.0,
-        max_new_tokens=run.recipe.sample.max_new_tokens,
-        batch_size=max(1, BATCH // settings.samples),
-    )
-    by_id = {s.study_id: s for s in studies}
-    verdicts = judge_to(run, "validation/verdicts.jsonl", rows, by_id, judges, "judging validation reports")
-    values: dict[str, dict[str, list[float]]] = {name: {i: [] for i in by_id} for name in (*judges, "words")}
-    for verdict in verdicts:
-        if verdict.score is not None:
-            values[verdict.judge][verdict.study_id].append(verdict.score)
-    for row in rows:
-        values["words"][row.study_id].append(float(len(row.text.split())))
-    scores = {name: [_mean(found[i]) for i in by_id] for name, found in values.items()}
-    told = sum(len(reference(run.recipe, s).split()) for s in studies) / len(studies)
-    write_json(run.path("validation.json"), {"studies": list(by_id), "reference_words": told, "scores": scores})
-    return StageResult(len(studies), len(rows), {})
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def _lend_baseline(lender: Run, borrower: Run) -> None:

@@ -10,64 +10,28 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from chexalign import stats
+from chexalign.evaluation.answers import SEED
 from chexalign.evaluation.grounding.maps import write_maps
+from chexalign.evaluation.grounding.pointing import METRICS, Grid, measure
+from chexalign.evaluation.grounding.words import places, spell, statements
 from chexalign.jsonl import atomic_write
-from chexalign.labels import find_mentions
-from chexalign.labels.phrases import SENTENCE_END, tokens_of
-from chexalign.evaluation.grounding.pointing import METRICS, Boxes, Grid, measure
 from chexalign.policies.attention import NoMap, image_attention, image_token
-from chexalign.policies.open import open_policy, prompts_for
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
 from chexalign.progress import progress, say
 from chexalign.records import Completion, Study
-from chexalign.evaluation.blocks import SEED
 from chexalign.run.folder import Run
+from chexalign.run.policies import open_policy, prompts_for
 from chexalign.run.task import reference
 
 BATCH = 8  # studies per forward pass: eager attention holds (studies, heads, length, length) # our choice
 POLICIES = ("baseline", "aligned")
 # ---- words
-
-
-class Statement(NamedTuple):
-    """The first sentence that states a finding: characters of the mention and of the sentence, tokens that write it."""
-
-    label: str
-    mention: tuple[int, int]
-    sentence: tuple[int, int]
-    tokens: tuple[int, ...]
-
-
-def spell(policy: Policy, tokens: Sequence[int]) -> tuple[str, list[int]]:
-    """The text of the tokens and where each token ends in it. Sampled tokens need not be those the text would give."""
-    decode = policy.tokenizer.decode
-    ends = [len(decode(list(tokens[: k + 1]), skip_special_tokens=True)) for k in range(len(tokens))]
-    return decode(list(tokens), skip_special_tokens=True), ends
-
-
-def statements(text: str, ends: Sequence[int]) -> dict[str, Statement]:
-    """Every finding that the text states for sure → where it does so first."""
-    stops = [0, *(t.end for t in tokens_of(text) if t.word[0] in SENTENCE_END), len(text)]
-    found: dict[str, Statement] = {}
-    for m in find_mentions(text):
-        if m.status == 1 and m.label not in found:
-            span = max(s for s in stops if s <= m.start), min(s for s in stops if s >= m.end)
-            found[m.label] = Statement(m.label, (m.start, m.end), span, _tokens_in(text, ends, *span))
-    return found
-
-
-def _tokens_in(text: str, ends: Sequence[int], start: int, end: int) -> tuple[int, ...]:
-    """Tokens of which some visible character lies in [start, end)."""
-    begins = [0, *ends[:-1]]
-    return tuple(
-        k for k, (a, b) in enumerate(zip(begins, ends, strict=True)) if text[max(a, start) : min(b, end)].strip()
-    )
 
 
 # ---- one policy
@@ -108,11 +72,6 @@ def _written(policy: Policy, report: Completion) -> tuple[int, ...]:
     """The tokens that were sampled; those of the text where they are unknown, or hold a placeholder of images."""
     image = image_token(policy)
     return report.tokens if report.tokens and image not in report.tokens else policy.completion_ids(report.text)
-
-
-def places(study: Study) -> dict[str, Boxes]:
-    """Finding → the boxes it lies in, on the first image; empty where the source knows none."""
-    return {label: boxes for label, boxes in (study.labels.get("boxes") or {}).items() if boxes}
 
 
 # ---- the run

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from chexalign.data.images import load_image
-from chexalign.jsonl import atomic_write, write_json
 from chexalign.evaluation.grounding.pointing import measure
+from chexalign.jsonl import atomic_write, write_json
 from chexalign.records import Study
 from chexalign.run.folder import Run
-from chexalign.stages.studies import image_root
+from chexalign.run.studies import image_root
 
 STUDIES, FINDINGS = 4, 3  # of the page, the first that state a finding: not chosen by how well they went # our choice
 SIDE = 224  # pixels of a map's longer side

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from chexalign.errors import RecipeError
-from chexalign.judges.contract import Abstain, Judgement, Studies, TextJudge, same_length
+from chexalign.errors import Abstain, RecipeError
+from chexalign.judges.contract import Judgement, Studies, TextJudge, same_length
 from chexalign.judges.findings.statements import version
 from chexalign.judges.findings.weighted import Features, State, attribute_errors, encode, scale, speaks_for
 

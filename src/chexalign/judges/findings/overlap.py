@@ -16,8 +16,7 @@ from itertools import permutations
 from typing import Any
 
 from chexalign.judges.contract import TextJudge
-from chexalign.labels import FINDINGS, Mention, find_mentions, label_report, positive_set
-from chexalign.labels import tables
+from chexalign.labels import FINDINGS, Mention, find_mentions, label_report, positive_set, tables
 
 UNCERTAIN_IS_POSITIVE = True  # in chexpert_rule_f1: the convention of CheXbert's report-generation mode
 UNCERTAIN_CREDIT = 0.5  # our choice: what "possible X" earns against "X" in finding_f1, and the other way round

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
-from chexalign.judges.contract import Abstain, TextJudge
+from chexalign.errors import Abstain
+from chexalign.judges.contract import TextJudge
 from chexalign.judges.findings.statements import Mention, read_text, table, version, vocabulary
 from chexalign.labels.context import ABSENT, PRESENT
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from rapidfuzz.distance import LCSseq
 
-from chexalign.judges.contract import Abstain, TextJudge, same_length
+from chexalign.errors import Abstain
+from chexalign.judges.contract import TextJudge, same_length
 
 ORDER = 4
 Grams = Counter[tuple[str, ...]]

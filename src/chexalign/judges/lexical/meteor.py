@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from chexalign.judges.contract import Abstain, TextJudge
+from chexalign.errors import Abstain
+from chexalign.judges.contract import TextJudge
 from chexalign.judges.lexical import stemmer
 
 ALPHA, BETA, GAMMA = 0.9, 3.0, 0.5

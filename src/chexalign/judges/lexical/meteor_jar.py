@@ -15,7 +15,8 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-from chexalign.judges.contract import Abstain, TextJudge
+from chexalign.errors import Abstain
+from chexalign.judges.contract import TextJudge
 from chexalign.judges.lexical.meteor import tokens
 
 SECONDS = 60.0  # for one pair, start of Java included # our choice

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from chexalign.errors import RecipeError
+from chexalign.errors import Abstain, RecipeError
 from chexalign.judges import cache as disk
-from chexalign.judges.contract import Abstain, TextJudge, with_memory
+from chexalign.judges.contract import TextJudge, with_memory
 from chexalign.judges.neural.encoders import DISTILBERT, MINILM, find_model, identity, text_encoder
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
 from chexalign.errors import RecipeError
+from chexalign.judges.weights import local_folder
 from chexalign.labels import LABELS
 from chexalign.labels.context import ABSENT, PRESENT, UNCERTAIN
-from chexalign.judges.weights import local_folder
 
 STATUS = (None, PRESENT, ABSENT, UNCERTAIN)  # what the classes 0 to 3 of a head mean; No Finding has 0 and 1 alone
 MAX_TOKENS = 512  # longer reports are cut, as CheXbert's own code does

@@ -12,8 +12,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chexalign.errors import RecipeError, WorkError
-from chexalign.judges.contract import Abstain
+from chexalign.errors import Abstain, RecipeError, WorkError
 from chexalign.judges.weights import fingerprint
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from chexalign.errors import RecipeError
+from chexalign.errors import Abstain, RecipeError
 from chexalign.judges.cache import cached_scores, open_store, remembered
-from chexalign.judges.contract import Abstain, Judgement, Studies, TextJudge, is_blank, same_length
+from chexalign.judges.contract import Judgement, Studies, TextJudge, is_blank, same_length
 from chexalign.judges.neural.radeval_process import Worker
 
 AT_ONCE = 32  # texts or pairs in one request

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from chexalign.judges.contract import Abstain
+from chexalign.errors import Abstain
 
 PROGRAM = Path(__file__).with_name("radeval_worker.py")
 START_SECONDS = 900.0  # imports, and with `download` the weights

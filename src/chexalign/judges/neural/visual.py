@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from chexalign.errors import RecipeError
+from chexalign.errors import Abstain, RecipeError
 from chexalign.judges.cache import open_store, pack_array, remembered, unpack_array
-from chexalign.judges.contract import Abstain, Judgement, Studies, TextJudge, is_blank, same_length
+from chexalign.judges.contract import Judgement, Studies, TextJudge, is_blank, same_length
 from chexalign.judges.weights import fingerprint
 from chexalign.records import Study
 

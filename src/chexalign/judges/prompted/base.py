@@ -14,11 +14,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from chexalign.errors import RecipeError
+from chexalign.errors import Abstain, RecipeError
 from chexalign.judges import cache as disk
-from chexalign.judges.contract import MEMORY
-from chexalign.llm.reply import Answer, Backend, Prompt, Reply, Usage
+from chexalign.judges.contract import MEMORY, Judgement
 from chexalign.judges.weights import fingerprint
+from chexalign.llm.reply import Answer, Backend, Passing, Prompt, Reply, Unavailable, Usage
 
 
 @dataclass(kw_only=True)
@@ -176,3 +176,12 @@ def prompt_text(name: str) -> tuple[str, str]:
 def fill(template: str, **fields: str) -> str:
     """Put texts into a template's {{NAME}} places, in one pass, so that a report cannot open a place of its own."""
     return re.sub(r"\{\{(\w+)\}\}", lambda match: fields[match[1]], template)
+
+
+def abstained(reason: Abstain, **details: Any) -> Judgement:
+    """A Judgement without a score. `details` tell the stage `score` whether asking again may help (see score.py)."""
+    if isinstance(reason, Passing):
+        details["passing"] = True
+    if isinstance(reason, Unavailable):
+        details["unavailable"] = True
+    return Judgement(None, str(reason), details)

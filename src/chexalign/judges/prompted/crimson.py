@@ -20,10 +20,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from chexalign.judges.contract import Abstain, Judgement, Studies, is_blank, same_length
-from chexalign.judges.prompted.base import LlmJudge, fill, prompt_text
+from chexalign.errors import Abstain
+from chexalign.judges.contract import Judgement, Studies, is_blank, same_length
+from chexalign.judges.prompted.base import LlmJudge, abstained, fill, prompt_text
 from chexalign.judges.prompted.parsing import json_object, parse_failed
-from chexalign.llm.reply import Messages, Reply, abstained, user
+from chexalign.llm.reply import Messages, Reply, user
 
 WEIGHTS = {"urgent": 1.0, "actionable_not_urgent": 0.5, "not_actionable_not_urgent": 0.25, "benign_expected": 0.0}
 ATTRIBUTE = {"significant": 0.5, "negligible": 0.0}

@@ -21,13 +21,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from chexalign.errors import RecipeError
-from chexalign.judges.contract import Abstain, Judgement, Studies, is_blank, same_length
-from chexalign.labels import LABELS, find_mentions, positive_set, sum_up
-from chexalign.labels import tables
-from chexalign.judges.prompted.base import LlmJudge, fill, prompt_text
+from chexalign.errors import Abstain, RecipeError
+from chexalign.judges.contract import Judgement, Studies, is_blank, same_length
+from chexalign.judges.prompted.base import LlmJudge, abstained, fill, prompt_text
 from chexalign.judges.prompted.parsing import json_object, parse_failed
-from chexalign.llm.reply import Reply, abstained, user
+from chexalign.labels import LABELS, find_mentions, positive_set, sum_up, tables
+from chexalign.llm.reply import Reply, user
 
 STATUS = {"present": 1, "absent": 0, "uncertain": -1}
 _CLAUSE_END = re.compile(r"(?<=[.;:!?])\s+|\n+|,?\s+(?=(?:but|however|although|whereas|while)\b)", re.IGNORECASE)

@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from chexalign.judges.contract import Abstain, Judgement, Studies, is_blank, same_length
-from chexalign.judges.prompted.base import LlmJudge, fill, prompt_text
+from chexalign.errors import Abstain
+from chexalign.judges.contract import Judgement, Studies, is_blank, same_length
+from chexalign.judges.prompted.base import LlmJudge, abstained, fill, prompt_text
 from chexalign.judges.prompted.parsing import parse_failed
-from chexalign.llm.reply import Prompt, Reply, abstained, user
+from chexalign.llm.reply import Prompt, Reply, user
 
 WORDS = 300
 LETTERS = "abcdef"  # false, missing, location, severity, comparison added, comparison left out

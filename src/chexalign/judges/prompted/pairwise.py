@@ -18,12 +18,13 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any, Literal
 
-from chexalign.errors import RecipeError
-from chexalign.judges import JUDGES, load
-from chexalign.judges.contract import Abstain, Judge, Judgement, Studies, context_of, is_blank, same_length
-from chexalign.judges.prompted.base import LlmJudge, fill, missing_parts, prompt_text
+from chexalign.errors import Abstain, RecipeError
+from chexalign.judges import load
+from chexalign.judges.contract import Judge, Judgement, Studies, context_of, is_blank, same_length
+from chexalign.judges.prompted.base import LlmJudge, abstained, fill, missing_parts, prompt_text
 from chexalign.judges.prompted.parsing import json_object, parse_failed
-from chexalign.llm.reply import Messages, Reply, abstained, user
+from chexalign.judges.registry import JUDGES
+from chexalign.llm.reply import Messages, Reply, user
 
 ASK = {
     "json": 'Answer with one JSON object and nothing else: {"better": "A"}, {"better": "B"} or {"better": "tie"}',

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from chexalign.judges.contract import Abstain
+from chexalign.errors import Abstain
 from chexalign.llm.reply import Reply
 
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)

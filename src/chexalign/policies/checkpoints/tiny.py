@@ -20,7 +20,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from chexalign.recipe.recipe import TinyPolicy
+from chexalign.recipe.policy import TinyPolicy
 
 POSITIONS = 2048  # of the decoder
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"

@@ -5,12 +5,8 @@ Tokens may be an engine's; the log-probs are always those of the policy's own sc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
-
-from chexalign.policies.forward.generate import Sampled
-from chexalign.policies.prompt import Prompt
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chexalign.policies.policy import Policy
@@ -19,23 +15,6 @@ ENGINES = {  # name in a recipe → "module:class", made with (policy, the recip
     "endpoint": "endpoint:Endpoint",
     "vllm": "vllm:Vllm",
 }
-
-
-class Engine(Protocol):
-    def generate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        n: int,
-        temperature: float,
-        top_p: float,
-        max_new_tokens: int,
-        seeds: Sequence[int],
-    ) -> list[list[Sampled]]:
-        """n completions for each prompt. Raises WorkError when one cannot be had."""
-
-    def push(self) -> None:
-        """Give the engine the policy's weights as they are now."""
 
 
 def attach(policy: Policy, settings: Any, most_images: int) -> None:

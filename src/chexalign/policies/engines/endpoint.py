@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from chexalign.data.images import load_image
-from chexalign.errors import WorkError
-from chexalign.judges.contract import Abstain
+from chexalign.errors import Abstain, WorkError
 from chexalign.llm import endpoint as http
 from chexalign.llm.reply import Usage
 from chexalign.policies.engines.rescore import Drawn, ended, rescored

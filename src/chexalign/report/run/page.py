@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 import shlex
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from chexalign.report import wording
-from chexalign.report.run import figures
-from chexalign.report.run import tables
+from chexalign.report.inputs import RunFiles, image_uri, mapping, read_run
+from chexalign.report.render import fill
+from chexalign.report.run import figures, tables
 from chexalign.report.run.grounding import grounding_section
 from chexalign.report.run.highlight import KINDS, MEANINGS, highlight, read_marks
-from chexalign.report.inputs import RunFiles, image_uri, mapping, read_run
 from chexalign.report.run.stages import stage_tables
 
 TEXTS = {"reference": "Reference report", "baseline": "Baseline model", "aligned": "Aligned model"}
@@ -66,15 +64,6 @@ def put(target: Path, page: str) -> Path:
 def render(run: RunFiles) -> str:
     """The page as text; the same files give the same page."""
     return fill("run.html.j2", **_summary(run), **_evidence(run), **_provenance(run))
-
-
-def fill(template: str, **values: Any) -> str:
-    """A template of this package with the house's style; every value is escaped unless it is markup of ours."""
-    package = files("chexalign.report") / "templates"
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = environment.from_string(package.joinpath(template).read_text(encoding="utf-8"))
-    style = Markup(package.joinpath("style.css").read_text(encoding="utf-8"))
-    return source.render(style=style, dash=wording.DASH, **values)
 
 
 def _summary(run: RunFiles) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from chexalign.report.draw.charts import WIDTH
-from chexalign.report.run.figures import Drawing
-from chexalign.report.inputs import mapping
 from chexalign.report.draw.svg import draw
+from chexalign.report.inputs import mapping
+from chexalign.report.run.figures import Drawing
 from chexalign.report.wording import count, metric_name, number, score
 
 # Okabe–Ito with a dash of its own each, so that a line is known without its colour

@@ -9,12 +9,13 @@ from typing import Any
 
 from chexalign.errors import WorkError
 from chexalign.report import wording
-from chexalign.report.run import figures
-from chexalign.report.run import tables
-from chexalign.report.sweep.curves import online_charts, zero_rows
 from chexalign.report.inputs import mapping, read_json, read_manifest
-from chexalign.report.run.page import fill, put, write_page
+from chexalign.report.render import fill
+from chexalign.report.run import figures, tables
+from chexalign.report.run.page import put, write_page
+from chexalign.report.run.tables import SYMBOLS, Value, value
 from chexalign.report.sweep.chart import length_chart
+from chexalign.report.sweep.curves import online_charts, zero_rows
 from chexalign.report.sweep.tables import (
     algorithm_name,
     markdown,
@@ -24,7 +25,6 @@ from chexalign.report.sweep.tables import (
     split_tables,
     times,
 )
-from chexalign.report.run.tables import SYMBOLS, Value, value
 from chexalign.report.wording import (
     NARROW,
     cell,

@@ -9,8 +9,8 @@ from typing import Any
 
 from chexalign.report import wording
 from chexalign.report.inputs import mapping
-from chexalign.report.sweep.chart import LOOKS
 from chexalign.report.run.tables import SYMBOLS, Value, value
+from chexalign.report.sweep.chart import LOOKS
 from chexalign.report.wording import cell, count, metric_name, number, score, whole
 
 Entry = dict[str, Any]

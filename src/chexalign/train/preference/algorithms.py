@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from chexalign import losses
-from chexalign.recipe.recipe import Dpo, Ipo, Kto, LcDpo, Orpo, Sft
+from chexalign.recipe.preference import Dpo, Ipo, Kto, LcDpo, Orpo, Sft
 
 Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 

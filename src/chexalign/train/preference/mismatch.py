@@ -8,9 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from chexalign.errors import WorkError
-from chexalign.jsonl import read_records
-from chexalign.records import Pair, Study
-from chexalign.run.folder import Run
 
 
 def donors(patients: Sequence[str], seed: int) -> list[int]:
@@ -35,15 +32,3 @@ def donors(patients: Sequence[str], seed: int) -> list[int]:
         j = circle[(place + len(groups[largest])) % len(circle)]
         found[i] = j if patients[j] != patients[i] else others[generator.integers(len(others))]
     return found
-
-
-def patients_of(run: Run, pairs: Sequence[Pair]) -> list[str]:
-    """The patient of each pair, from studies.jsonl, where a study is one row and so has one patient."""
-    known = {s.study_id: s.patient_id for s in read_records(run.path("studies.jsonl"), Study)}
-    for row, pair in enumerate(pairs, start=1):
-        if pair.study_id not in known:
-            raise WorkError(
-                f"{run.path('pairs.jsonl')}:{row}: study {pair.study_id!r} is not in studies.jsonl, which algorithm kto "
-                "needs to know its patient; add the study, or take another algorithm"
-            )
-    return [known[p.study_id] for p in pairs]

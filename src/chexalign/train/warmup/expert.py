@@ -25,11 +25,11 @@ from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel, Sig
 
 from chexalign.data.images import load_image
 from chexalign.errors import RecipeError
-from chexalign.labels import find_mentions
 from chexalign.judges.neural.two_towers import unit
+from chexalign.labels import find_mentions
 from chexalign.policies.checkpoints.tiny import build_tokenizer
 from chexalign.processes import barrier, is_main
-from chexalign.recipe.recipe import ExpertPhase
+from chexalign.recipe.warmup import ExpertPhase
 from chexalign.records import Study
 from chexalign.train.loop import Settings, Trainer
 from chexalign.train.output import saving

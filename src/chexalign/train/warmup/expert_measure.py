@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from chexalign.data.images import load_image
-from chexalign.labels import find_mentions
 from chexalign.judges.neural.two_towers import open_two_towers
+from chexalign.labels import find_mentions
 from chexalign.progress import say
 from chexalign.records import Study
 from chexalign.train.warmup.expert import statements

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chexalign.train.online.algorithms import grpo
-from chexalign.train.online.algorithms import online_dpo
-from chexalign.train.online.algorithms import online_kto
-from chexalign.train.online.algorithms import orapo
-from chexalign.train.online.algorithms import valor
+from chexalign.train.online.algorithms import grpo, online_dpo, online_kto, orapo, valor
 from chexalign.train.online.algorithms.base import OnlineAlgorithm
 
 ONLINE: dict[str, OnlineAlgorithm] = {

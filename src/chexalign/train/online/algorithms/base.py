@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from chexalign import losses
-from chexalign.recipe.recipe import Train
+from chexalign.recipe.train import Train
 
 
 @dataclass(frozen=True)

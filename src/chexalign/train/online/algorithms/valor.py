@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from chexalign.recipe.recipe import Train
 from chexalign.recipe.online import Valor
+from chexalign.recipe.train import Train
 from chexalign.train.online.algorithms.base import OnlineAlgorithm, Stage
 
 

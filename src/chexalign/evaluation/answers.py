@@ -1,0 +1,36 @@
+"""What one policy wrote on the evaluated studies, and how it was scored."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from chexalign.labels import label_report
+from chexalign.labels import positive_set as positives
+
+WHICH = ("baseline", "aligned")
+
+
+SEED = 0  # of the bootstrap: the same resamples for every metric, so that cells can be compared
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One policy under one decoding on the evaluated studies, in their order."""
+
+    texts: list[str]
+    scores: dict[str, list[float | None]]  # judge → one score per study
+
+    def words(self) -> list[float | None]:
+        return [float(len(t.split())) for t in self.texts]
+
+
+@functools.lru_cache(maxsize=100_000)
+def label_set(text: str) -> frozenset[str]:
+    """Positive labels of a report among the 14 (uncertain counts as positive, as in CheXbert's rrg mode)."""
+    return positives(label_report(text))
+
+
+def is_abnormal(reference: str) -> bool:
+    """True when the reference report has a finding beyond devices: No Finding is not set."""
+    return "No Finding" not in label_set(reference)
