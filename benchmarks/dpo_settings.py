@@ -21,7 +21,7 @@ from chexalign.records import Pair, Study
 from chexalign.run.folder import Run
 from chexalign.run.policies import open_policy, prompts_for
 from chexalign.stages.train import training_examples
-from chexalign.train.loop import Settings, Trainer, steps_for
+from chexalign.train.loop import LoopSettings, Trainer, steps_for
 from chexalign.train.preference.scoring_task import ScoringTask
 
 SETTINGS = [
@@ -67,7 +67,7 @@ def main() -> None:
         task = ScoringTask(policy, train.algorithm)
         examples, start = training_examples(run, policy, pairs, task), time.perf_counter()
         with tempfile.TemporaryDirectory() as work:
-            settings = Settings(
+            settings = LoopSettings(
                 steps=steps_for(len(examples), train.batch_size, train.epochs),
                 lr=train.lr,
                 batch_size=train.batch_size,

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from chexalign.cli.main import app
 from chexalign.errors import RecipeError
 from chexalign.jsonl import read_records
-from chexalign.policies.adapters import attached
+from chexalign.policies.adapters import has_adapter
 from chexalign.recipe.files import build_recipe
 from chexalign.records import Completion, Pair, Study, Verdict
 from chexalign.run.finished import export, write
@@ -151,7 +151,7 @@ def test_dpo_starts_from_the_frozen_sft_adapter(made):
     assert later and later[-1]["loss"] < 0.69
     run = finished_run(made[1])
     for which in ("baseline", "aligned"):
-        assert attached(open_policy(run, which).model)
+        assert has_adapter(open_policy(run, which).model)
 
 
 def test_the_warm_up_learns_and_the_references_are_impressions(made):
@@ -173,7 +173,7 @@ def test_the_untuned_model_is_evaluated_beside_the_baseline(made):
         gained = results["subsets"][name]["difference"]["rouge_l"]
         assert gained["mean"] == pytest.approx(after - before) and gained["low"] is not None
     assert results["subsets"]["warmup"]["aligned"] == results["baseline"]
-    assert not attached(open_policy(finished_run(made[1]), "untuned").model)
+    assert not has_adapter(open_policy(finished_run(made[1]), "untuned").model)
 
 
 def test_the_page_shows_what_an_impression_was_written_from(made, tmp_path):

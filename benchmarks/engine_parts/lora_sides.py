@@ -20,7 +20,7 @@ from chexalign.policies.presets import wording
 from chexalign.policies.trainable import _targets, make_trainable
 from chexalign.recipe.policy import Lora
 from chexalign.recipe.preference import Dpo
-from chexalign.train.loop import Settings, Trainer
+from chexalign.train.loop import LoopSettings, Trainer
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 from engine_parts.our_side import InlineTask
 from engine_parts.setting import BETA, LR
@@ -119,7 +119,7 @@ class OurLora:
         self.policy, self.batch = policy(), batch
         self.rows: list[dict[str, float]] = []
         self.task = (InlineLora if inline else ScoringTask)(self.policy, Dpo(beta=BETA))
-        settings = Settings(
+        settings = LoopSettings(
             steps=steps, lr=LR, batch_size=batch, micro_batch_size=batch, seed=0, schedule="constant", warmup_share=0.0
         )
         self.items = [

@@ -15,10 +15,10 @@ from chexalign.judges.contract import Judgement
 from chexalign.policies import Policy, Prompt
 from chexalign.recipe.online import Grpo, Rollout, Watch
 from chexalign.records import Study
-from chexalign.train.loop import Settings, Trainer
+from chexalign.train.loop import LoopSettings, Trainer
 from chexalign.train.online import task as online_task
 from chexalign.train.online.algorithms.base import advantages
-from chexalign.train.online.rollout import Asked, Group, group_advantages
+from chexalign.train.online.rollout import Group, PromptedStudy, group_advantages
 from chexalign.train.online.task import OnlineTask
 from engine_parts.setting import LR, Case, policy
 from engine_parts.trl_online import TrlOnline, reward_of
@@ -65,9 +65,9 @@ class OurOnline:
             reference.reuse_features = stored
         rollout = Rollout(n=group, max_new_tokens=length, inner_steps=inner)
         self.task = OnlineTask(
-            self.policy, reference, EvenWords(), online_task.Settings(Grpo(kl=beta), rollout, Watch(), 0)
+            self.policy, reference, EvenWords(), online_task.OnlineSettings(Grpo(kl=beta), rollout, Watch(), 0)
         )
-        settings = Settings(
+        settings = LoopSettings(
             steps=steps,
             lr=LR,
             batch_size=1,
@@ -78,7 +78,7 @@ class OurOnline:
             repeat=inner,
         )
         self.items = [
-            Asked(
+            PromptedStudy(
                 Study(f"s{i}", f"p{i}", "train", findings=r["chosen"]),
                 Prompt(r["prompt"], tuple(r["names"]), folder),
                 r["chosen"],

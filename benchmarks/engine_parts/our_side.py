@@ -14,7 +14,7 @@ from torch import Tensor
 
 from chexalign.policies.forward.logps import Scorer
 from chexalign.recipe.preference import Dpo
-from chexalign.train.loop import Settings, Trainer
+from chexalign.train.loop import LoopSettings, Trainer
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 from engine_parts.setting import BATCH, BETA, LR, Case, examples, policy
 
@@ -54,15 +54,17 @@ class OurSteps:
         task = (InlineTask if inline else ScoringTask)(self.policy, algorithm or Dpo(beta=BETA))
         if isinstance(task, InlineTask):
             task.reference = copy.deepcopy(self.policy.scorer)
-        settings = Settings(
+        settings = LoopSettings(
             steps=steps, lr=LR, batch_size=BATCH, micro_batch_size=BATCH, seed=0, schedule="constant", warmup_share=0.0
         )
         self.items = examples(self.policy, data, folder)
-        if free := task.algorithm.free:  # KTO: those of the next pair, on this prompt
+        if kl_completions := task.algorithm.kl_completions:  # KTO: those of the next pair, on this prompt
             others = self.items[BATCH:] + self.items[:BATCH]
             self.items = [
                 replace(
-                    e, completions=(*e.completions, *o.completions[:free]), ref_logps=(*e.ref_logps, *(None,) * free)
+                    e,
+                    completions=(*e.completions, *o.completions[:kl_completions]),
+                    ref_logps=(*e.ref_logps, *(None,) * kl_completions),
                 )
                 for e, o in zip(self.items, others, strict=True)
             ]
@@ -84,7 +86,9 @@ class OurSteps:
                 sums = self.task.module(*self.task.inputs(batch)).sum(1).view(len(batch), -1)
                 known += [replace(e, ref_logps=tuple(row)) for e, row in zip(batch, sums.tolist(), strict=True)]
         self.items, self.reference_seconds = known, time.perf_counter() - start
-        if self.task.algorithm.free:  # a run has the others from the sampler: what the mismatched ones alone would take
+        if (
+            self.task.algorithm.kl_completions
+        ):  # a run has the others from the sampler: what the mismatched ones alone would take
             start = time.perf_counter()
             with torch.no_grad():
                 for first in range(0, len(known), BATCH):

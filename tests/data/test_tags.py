@@ -9,7 +9,7 @@ from chexalign.policies import Policy
 from chexalign.policies.forward.generate import Sampled
 from chexalign.recipe.online import Rollout
 from chexalign.records import Completion, Study
-from chexalign.train.online.rollout import Asked, judge_groups, roll_out
+from chexalign.train.online.rollout import PromptedStudy, judge_groups, roll_out
 
 REPORT = "The heart is normal in size. No pneumothorax."
 
@@ -51,7 +51,7 @@ def test_judges_read_the_text_and_the_format_reward_what_was_written(taught, tin
     )
     samples = [Sampled(tokens, 0.0, "stop") for tokens in (whole, unclosed)]
     monkeypatch.setattr(taught, "generate", lambda asked, *_, **__: [samples for _ in asked])
-    asked = [Asked(Study(f"s{i}", "p", "train", findings=REPORT), p, REPORT) for i, p in enumerate(prompts[:2])]
+    asked = [PromptedStudy(Study(f"s{i}", "p", "train", findings=REPORT), p, REPORT) for i, p in enumerate(prompts[:2])]
     groups = roll_out(taught, asked, Rollout(n=2), 0, 0)
     assert groups[1].texts == ("No pneumothorax.", REPORT)
 

@@ -122,7 +122,7 @@ def test_grpo_equals_trl(options, settings, scores, tmp_path):
     assert gains == pytest.approx(batch["advantages"].tolist(), rel=1e-5, abs=1e-6)
 
     task = OnlineTask(
-        policy(mine), None, None, online_task.Settings(settings, Rollout(max_new_tokens=LONGEST), Watch(), 0)
+        policy(mine), None, None, online_task.OnlineSettings(settings, Rollout(max_new_tokens=LONGEST), Watch(), 0)
     )
     values, metrics = task.loss(task.module(*task.inputs(groups)), groups)
     assert_equal(values.mean(), mine, trainer._compute_loss(model, batch), model)

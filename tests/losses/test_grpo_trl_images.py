@@ -72,7 +72,7 @@ def test_grpo_with_images_equals_trl(tiny_folder, image_folder, tmp_path):
 
     settings, groups = Grpo(kl=KL), []
     task = OnlineTask(
-        mine, reference, None, online_task.Settings(settings, Rollout(max_new_tokens=LONGEST), Watch(), 0)
+        mine, reference, None, online_task.OnlineSettings(settings, Rollout(max_new_tokens=LONGEST), Watch(), 0)
     )
     mine.reuse_features = reference.reuse_features = True
     lengths = batch["completion_mask"].sum(1).tolist()

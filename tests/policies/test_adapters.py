@@ -20,7 +20,7 @@ from chexalign.records import Pair
 from chexalign.run.folder import Run
 from chexalign.run.policies import open_policy
 from chexalign.stages.train import align
-from chexalign.train.loop import Settings, Trainer
+from chexalign.train.loop import LoopSettings, Trainer
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 
 ALONE = ("tower", "projector")  # nothing but the adapter learns
@@ -38,7 +38,7 @@ def sampled(policy, prompts) -> list[Example]:
 
 
 def train(policy, items, folder, algorithm=None, **changes) -> list[dict]:
-    settings = Settings(
+    settings = LoopSettings(
         **{"steps": 4, "lr": 1e-2, "batch_size": 4, "micro_batch_size": 4, "seed": 0, "schedule": "constant", **changes}
     )
     Trainer(

@@ -12,7 +12,7 @@ import torch
 
 from chexalign.errors import RecipeError, WorkError
 from chexalign.policies import Policy, engines
-from chexalign.policies.engines.rescore import Drawn, ended, rescored
+from chexalign.policies.engines.rescore import EngineSample, ended, rescored
 from chexalign.policies.engines.vllm import plain_weights
 from chexalign.policies.trainable import make_trainable
 from chexalign.recipe.engine import InProcess, VllmEngine
@@ -180,7 +180,9 @@ def test_log_probs_of_another_policy_are_refused_and_small_differences_are_not(p
     drawn = policy.generate(prompts[:2], 2, 1.0, 10, seed=3)
 
     def as_engine(shift):
-        groups = [[Drawn(s.tokens, s.finish_reason, tuple(v + shift for v in s.token_logps)) for s in g] for g in drawn]
+        groups = [
+            [EngineSample(s.tokens, s.finish_reason, tuple(v + shift for v in s.token_logps)) for s in g] for g in drawn
+        ]
         return rescored(policy, prompts[:2], groups, name="E", sampled=True)
 
     for mine, theirs in zip(drawn, as_engine(0.05), strict=True):
@@ -192,7 +194,7 @@ def test_log_probs_of_another_policy_are_refused_and_small_differences_are_not(p
 
 def test_one_and_the_same_report_at_temperature_1_is_refused(policy, prompts):
     tokens = policy.generate(prompts[:1], 1, 1.0, 12, seed=0)[0][0].tokens
-    groups = [[Drawn(tokens, "length")] * 4 for _ in prompts]
+    groups = [[EngineSample(tokens, "length")] * 4 for _ in prompts]
     with pytest.raises(WorkError, match="decodes greedily whatever the temperature"):
         rescored(policy, prompts, groups, name="E", sampled=True)
     assert len(rescored(policy, prompts, groups, name="E", sampled=False)) == len(prompts)

@@ -17,7 +17,7 @@ from tests.policies.test_shared_prefix import assert_same_gradients, gradients, 
 
 from chexalign.errors import RecipeError
 from chexalign.policies import Policy, build_prompt
-from chexalign.policies.forward import plain
+from chexalign.policies.forward import unshared
 from chexalign.policies.forward.head import check_head
 from chexalign.policies.trainable import make_trainable
 from chexalign.recipe.policy import Lora
@@ -186,8 +186,8 @@ def test_a_folder_as_the_hub_has_it_opens(opened, name, kind, tmp_path):
 @pytest.mark.parametrize("name", ["mamba", "recurrent_gemma"])
 def test_a_recurrent_model_takes_the_plain_path_and_says_so_once(opened, name, monkeypatch):
     lines = []
-    monkeypatch.setattr(plain, "say", lines.append)
-    monkeypatch.setattr(plain, "_said", set())
+    monkeypatch.setattr(unshared, "say", lines.append)
+    monkeypatch.setattr(unshared, "_said", set())
     policy, prompts = opened(name)
     expected = plain_of(policy, prompts, COMPLETIONS)
     shared = policy.token_logps(prompts, [COMPLETIONS] * 3)

@@ -7,9 +7,9 @@ from tests.policies.test_families import opened  # noqa: F401
 from torch import nn
 
 from chexalign.policies.forward import generate
-from chexalign.policies.forward.branches import branch
 from chexalign.policies.forward.logps import encode_prefix
-from chexalign.policies.forward.packed import packed
+from chexalign.policies.forward.onednn_linear import packed
+from chexalign.policies.forward.shared_prompt_cache import branch
 
 # Sliding windows: these keep the expanded cache.
 EXPANDED = {"gemma2", "gemma3", "gemma3-sliding-last", "llava-mistral"}

@@ -86,10 +86,10 @@ def test_free_completions_are_scored_without_gradient(policy, prompts):
     """Two learnt and one free completion per prompt: values as ever, gradients of the learnt ones alone."""
     prefix = policy.encode(prompts[:2])
     ids, mask = policy.pad_completions(COMPLETIONS * 2)
-    mixed = completion_logps(policy.model, prefix, ids, mask, free=1)
+    mixed = completion_logps(policy.model, prefix, ids, mask, kl_completions=1)
     whole = completion_logps(policy.model, prefix, ids, mask)
     assert torch.allclose(mixed, whole, atol=1e-5)
     learnt = torch.tensor([True, True, False] * 2)
     assert_same_gradients(gradients(policy.model, mixed.sum()), gradients(policy.model, whole[learnt].sum()))
-    everything = completion_logps(policy.model, prefix, ids, mask, free=3)
+    everything = completion_logps(policy.model, prefix, ids, mask, kl_completions=3)
     assert not everything.requires_grad and torch.allclose(everything, whole, atol=1e-5)

@@ -9,7 +9,7 @@ from tests.policies import family_models
 
 from chexalign.errors import RecipeError
 from chexalign.policies import Policy, build_prompt
-from chexalign.policies import open as opening
+from chexalign.policies import model_of_recipe as opening
 from chexalign.policies.checkpoints.processors import load_processor
 from chexalign.policies.presets import DEFAULT, preset_for, presets, wording
 from chexalign.policies.prompt import messages

@@ -9,7 +9,7 @@ from chexalign.errors import RecipeError, WorkError
 from chexalign.recipe.preference import Dpo, Sft
 from chexalign.train.batches import micro_batches, shard
 from chexalign.train.checkpoint import load_weights
-from chexalign.train.loop import Settings, Trainer, batches, epoch_order, steps_for
+from chexalign.train.loop import LoopSettings, Trainer, batches, epoch_order, steps_for
 from chexalign.train.optimiser import make_optimiser
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 
@@ -26,7 +26,7 @@ def examples(policy, prompts, shift: float = 0.0) -> list[Example]:
 
 
 def train(policy, items, tmp_path, algorithm, **changes):
-    settings = Settings(**{**SETTINGS, "micro_batch_size": 4, **changes})
+    settings = LoopSettings(**{**SETTINGS, "micro_batch_size": 4, **changes})
     task = ScoringTask(policy, algorithm)
     task.count_prefix = settings.micro_batch_tokens is not None
     Trainer(task, items, settings, tmp_path / "work", tmp_path / "log.jsonl", "test").run()
@@ -133,7 +133,7 @@ def test_early_stopping_keeps_the_best_weights(policy, prompts, tmp_path):
         return {"val_loss": next(losses)}
 
     items = [Example(p, (policy.completion_ids("No pneumothorax."),)) for p in prompts]
-    settings = Settings(**{**SETTINGS, "steps": 50, "micro_batch_size": 4, "eval_every": 1, "patience": 2})
+    settings = LoopSettings(**{**SETTINGS, "steps": 50, "micro_batch_size": 4, "eval_every": 1, "patience": 2})
     trainer = Trainer(
         ScoringTask(policy, Sft()), items, settings, tmp_path / "work", tmp_path / "log.jsonl", "test", validate
     )
@@ -158,7 +158,7 @@ def test_the_last_weights_are_kept_where_they_are_asked_for(policy, prompts, tmp
     task, work = ScoringTask(policy, Sft()), tmp_path / "work"
     before = policy.model.lm_head.weight.detach().clone()
     state = Trainer(
-        task, items, Settings(**given), work, tmp_path / "log.jsonl", "test", lambda: {"val_loss": next(losses)}
+        task, items, LoopSettings(**given), work, tmp_path / "log.jsonl", "test", lambda: {"val_loss": next(losses)}
     ).run()
     after = policy.model.lm_head.weight.detach().clone()
     assert state["best_step"] == 2 and state["best"] == 1.0 and not torch.equal(after, before)
@@ -265,7 +265,7 @@ def test_early_stopping_sees_and_keeps_averaged_weights(policy, prompts, tmp_pat
         return {"val_loss": [2.0, 1.0, 3.0][len(seen) - 1]}
 
     items = [Example(p, (policy.completion_ids("No pneumothorax."),)) for p in prompts]
-    settings = Settings(**{**SETTINGS, "micro_batch_size": 4, "eval_every": 1, "patience": 5, "ema": 0.99})
+    settings = LoopSettings(**{**SETTINGS, "micro_batch_size": 4, "eval_every": 1, "patience": 5, "ema": 0.99})
     start = policy.model.lm_head.weight.detach().clone()
     Trainer(ScoringTask(policy, Sft()), items, settings, tmp_path / "w", tmp_path / "l.jsonl", "test", validate).run()
     assert torch.equal(policy.model.lm_head.weight, seen[1])

@@ -21,9 +21,9 @@ from chexalign.records import Study
 from chexalign.run.folder import Run
 from chexalign.stages.runner import run_stages
 from chexalign.stages.train import align
-from chexalign.train.loop import Settings, Trainer
+from chexalign.train.loop import LoopSettings, Trainer
 from chexalign.train.online import task as online_task
-from chexalign.train.online.rollout import Asked, roll_out
+from chexalign.train.online.rollout import PromptedStudy, roll_out
 from chexalign.train.online.stats import out_of_bounds, part_scores, repetition, reward_stats
 from chexalign.train.online.task import OnlineTask
 
@@ -53,9 +53,9 @@ class Vowels:
 
 
 @pytest.fixture
-def asked(prompts) -> list[Asked]:
+def asked(prompts) -> list[PromptedStudy]:
     said = "The heart is normal."
-    return [Asked(Study(f"s{i}", f"p{i}", "train", findings=said), p, said) for i, p in enumerate(prompts)]
+    return [PromptedStudy(Study(f"s{i}", f"p{i}", "train", findings=said), p, said) for i, p in enumerate(prompts)]
 
 
 def make_task(policy, judge, algorithm=None, tiny_folder=None, **rollout) -> OnlineTask:
@@ -64,7 +64,9 @@ def make_task(policy, judge, algorithm=None, tiny_folder=None, **rollout) -> Onl
     if tiny_folder is not None:
         reference = Policy.load(tiny_folder)
         reference.model.requires_grad_(False)
-    return OnlineTask(policy, reference, judge, online_task.Settings(algorithm or Grpo(kl=0), sampling, Watch(), 0))
+    return OnlineTask(
+        policy, reference, judge, online_task.OnlineSettings(algorithm or Grpo(kl=0), sampling, Watch(), 0)
+    )
 
 
 def opened(folder) -> Policy:
@@ -164,7 +166,7 @@ def run_trainer(folder, policy_folder, asked, **changes):
     inner = changes.pop("inner", 1)
     algorithm, judge = changes.pop("algorithm", Grpo(kl=0.05)), changes.pop("judge", Vowels())
     task = make_task(policy, judge, algorithm, policy_folder, inner_steps=inner, n=changes.pop("n", 4))
-    settings = Settings(**{**SETTINGS, "steps": 4, "repeat": inner, **changes})
+    settings = LoopSettings(**{**SETTINGS, "steps": 4, "repeat": inner, **changes})
     Trainer(task, asked, settings, folder / "work", folder / "log.jsonl", "test").run()
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return rows, policy

@@ -18,7 +18,7 @@ from chexalign.run.judges import REWARDS_SEE
 from chexalign.stages.evaluate import evaluate
 from chexalign.stages.train import align
 from chexalign.train.online.algorithms.valor import mixed, stages
-from chexalign.train.online.rollout import Asked
+from chexalign.train.online.rollout import PromptedStudy
 from chexalign.train.online.task import validator
 
 
@@ -115,7 +115,7 @@ def test_validation_draws_the_same_random_numbers_each_time(tiny_folder, prompts
     """What a stage keeps is chosen among policies that were given the same luck."""
     policy, judge = Policy.load(tiny_folder), Vowels()
     asked = [
-        Asked(Study(f"s{i}", "p", "val", findings="The heart is normal."), p, "The heart is normal.")
+        PromptedStudy(Study(f"s{i}", "p", "val", findings="The heart is normal."), p, "The heart is normal.")
         for i, p in enumerate(prompts)
     ]
     drawn = validator(policy, judge, asked, Rollout(max_new_tokens=8), "vowels", 1.0)

@@ -75,7 +75,7 @@ class _Failed(Exception):
 
 
 @dataclass
-class Endpoint:
+class LlmClient:
     """A Backend. `extra` is merged into each request's JSON; a null there takes a field out."""
 
     url: str  # as base_url gives it

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TRAINED, REFERENCE = "default", "reference"  # PEFT's names of the adapter that learns and of the frozen one
 
 
-def attached(model: Any) -> bool:
+def has_adapter(model: Any) -> bool:
     return hasattr(model, "peft_config")
 
 
@@ -46,7 +46,7 @@ def base_of(folder: Path) -> str | Path:
     return beside.resolve() if beside.is_dir() else str(name)
 
 
-def opened(model: Any, folder: Path) -> Any:
+def load_adapter(model: Any, folder: Path) -> Any:
     """The base with the folder's adapter on it, nothing of which learns yet. Raises RecipeError if they do not fit."""
     from peft import PeftConfig, PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
@@ -116,7 +116,7 @@ def _path_from(folder: Path, name: str) -> str:
 @contextmanager
 def reference(model: Any) -> Iterator[None]:
     """Inside, the model is its reference. Which parameters learn is as before afterwards."""
-    if not attached(model):
+    if not has_adapter(model):
         raise WorkError("all weights learn, so the model holds no reference: store its log-probs before training")
     flags = [(p, p.requires_grad) for p in model.parameters()]
     try:
@@ -134,7 +134,7 @@ def reference(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def dropping(module: nn.Module) -> Iterator[None]:
+def lora_dropout_on(module: nn.Module) -> Iterator[None]:
     """Inside, LoRA dropout is on. Everything else of a policy stays in evaluation mode at all times."""
     wrapped: list[Any] = [m for m in module.modules() if hasattr(m, "lora_dropout")]
     layers = [d for m in wrapped for d in m.lora_dropout.values()]

@@ -60,7 +60,7 @@ class Policy:
         if adapters.is_adapter(source):
             base = adapters.base_of(Path(source))
             policy = cls.load(base, dtype=dtype, download=download, trust_remote_code=trust_remote_code, device=device)
-            policy.use(adapters.opened(policy.model, Path(source)))
+            policy.use(adapters.load_adapter(policy.model, Path(source)))
             policy.name = Path(source).name
             return policy
         common, asked = {"local_files_only": not download, "trust_remote_code": trust_remote_code}, str(source)
@@ -124,7 +124,7 @@ class Policy:
 
         `weights` are the model's by name, where its own parameters are only pieces of them (FSDP, DeepSpeed).
         """
-        if adapters.attached(self.model):
+        if adapters.has_adapter(self.model):
             return adapters.save(self.model, folder, weights)
         self.model.save_pretrained(folder, state_dict=weights)
         self.processor.save_pretrained(folder)

@@ -15,19 +15,21 @@ from chexalign.recipe.policy import Lora
 
 if TYPE_CHECKING:
     from chexalign.policies.policy import Policy
-from chexalign.policies.adapters import REFERENCE, TRAINED, attached, base_name, quiet
+from chexalign.policies.adapters import REFERENCE, TRAINED, base_name, has_adapter, quiet
 
 
 def make_trainable(policy: Policy, freeze: Sequence[str], lora: Lora | None, seed: int) -> None:
     """Full fine-tuning of all but the frozen parts; or adapters on the decoder, and the other parts in full unless frozen."""
     if lora is None:
-        if attached(policy.model):
+        if has_adapter(policy.model):
             policy.use(policy.model.merge_and_unload())
         policy.freeze(freeze)
         return
     others = [p for p in ("tower", "projector") if p not in freeze]
     policy.use(
-        _continued(policy.model, lora, others) if attached(policy.model) else _fresh(policy.model, lora, others, seed)
+        _continued(policy.model, lora, others)
+        if has_adapter(policy.model)
+        else _fresh(policy.model, lora, others, seed)
     )
     if (dtype := policy.scorer.compute_dtype) is not None and not lora.dora and policy.device.type == "cpu":
         _narrow(policy.model, dtype)

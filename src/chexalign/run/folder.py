@@ -16,7 +16,7 @@ from chexalign import __version__, processes
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_json, write_json
 from chexalign.recipe.recipe import Recipe
-from chexalign.run.judges import judges_of, told_where
+from chexalign.run.judges import judges_of, with_visual_defaults
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def open_run(recipe: Recipe) -> Run:
 
     load_source(recipe.studies.source)
     folder = recipe.run_dir or Path("runs") / recipe.name
-    recipe = told_where(recipe, folder)
+    recipe = with_visual_defaults(recipe, folder)
     judges_of(recipe)
     path, manifest = folder / "manifest.json", {"chexalign": __version__, "stages": {}}
     if path.exists():

@@ -24,7 +24,7 @@ def judges_of(recipe: Recipe) -> dict[str, Judge]:
     return found | {line: load_judge(line, recipe.judges, REWARDS_SEE) for line in recipe.train.rewards}
 
 
-def told_where(recipe: Recipe, folder: Path) -> Recipe:
+def with_visual_defaults(recipe: Recipe, folder: Path) -> Recipe:
     """The judge that looks at images, where the recipe sets it, is told where this run has them and its own expert."""
     given = recipe.judges.get("visual")
     if given is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chexalign.errors import WorkError
-from chexalign.policies.open import limit_pixels, load_model
+from chexalign.policies.model_of_recipe import limit_pixels, load_model
 from chexalign.policies.policy import Policy
 from chexalign.policies.presets import wording_of
 from chexalign.policies.prompt import Prompt, build_prompt

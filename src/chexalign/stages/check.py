@@ -151,7 +151,7 @@ def _limits(recipe: Recipe, texts: list[str]) -> _Limits | None:
     from chexalign.policies.checkpoints.processors import load_processor
     from chexalign.policies.checkpoints.smollm2 import checkpoint_of
     from chexalign.policies.checkpoints.tiny import CHAT_TEMPLATE, POSITIONS, build_tokenizer
-    from chexalign.policies.open import limit_pixels
+    from chexalign.policies.model_of_recipe import limit_pixels
 
     policy = recipe.policy.model_copy(update={"model": checkpoint_of(recipe.policy.model)})
     if policy.model == "tiny":

@@ -90,7 +90,7 @@ def _keep(ledger: Ledger[Verdict], name: str, rows: Sequence[Verdict]) -> None:
 
 
 def _says(details: dict[str, Any], word: str) -> bool:
-    """A judge's note about itself, or about a part of it (judges/llm/reply.py)."""
+    """A judge's note about itself, or about a part of it (llm/reply.py)."""
     return bool(details.get(word)) or any(_says(part["details"], word) for part in details.get("parts", {}).values())
 
 

@@ -1,4 +1,4 @@
-"""Stage `train`: preference pairs → the aligned policy. Online algorithms, which need no pairs, are in online.py."""
+"""Stage `train`: preference pairs → the aligned policy. Online algorithms, which need no pairs, are in train_online.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chexalign.run.policies import open_for_training
 from chexalign.run.studies import image_root, patients_of
 from chexalign.stages.train_online import train_online
 from chexalign.train.batches import micro_batches
-from chexalign.train.loop import Settings, Trainer, steps_for
+from chexalign.train.loop import LoopSettings, Trainer, steps_for
 from chexalign.train.output import save_policy
 from chexalign.train.preference.mismatch import donors
 from chexalign.train.preference.references import check_references, with_references
@@ -41,7 +41,9 @@ def align(run: Run) -> StageResult:
     trainer = Trainer(
         task,
         examples,
-        Settings.of(settings, steps=steps_for(n, settings.batch_size, settings.epochs), seed=run.recipe.training_seed),
+        LoopSettings.of(
+            settings, steps=steps_for(n, settings.batch_size, settings.epochs), seed=run.recipe.training_seed
+        ),
         run.path("train"),
         run.path("train_log.jsonl"),
         f"training ({settings.algorithm.type})",
@@ -58,9 +60,12 @@ def training_examples(run: Run, policy: Policy, pairs: Sequence[Pair], task: Sco
     from elsewhere, the policy computes them before its first update.
     """
     examples = _examples(run, policy, pairs)
-    if task.algorithm.free:
+    if task.algorithm.kl_completions:
         given = donors(patients_of(run, pairs), run.recipe.training_seed)
-        examples = [_with_free(e, examples[j], task.algorithm.free) for e, j in zip(examples, given, strict=True)]
+        examples = [
+            _with_kl_completions(e, examples[j], task.algorithm.kl_completions)
+            for e, j in zip(examples, given, strict=True)
+        ]
     if not task.algorithm.uses_rejected:
         return [replace(e, completions=e.completions[:1], ref_logps=()) for e in examples]
     if task.algorithm.needs_reference:
@@ -90,7 +95,7 @@ def _examples(run: Run, policy: Policy, pairs: Sequence[Pair]) -> list[Example]:
     return examples
 
 
-def _with_free(example: Example, donor: Example, free: int) -> Example:
+def _with_kl_completions(example: Example, donor: Example, kl_completions: int) -> Example:
     """The example with the donor's completions beside its own: those of another patient, under this prompt."""
-    completions = (*example.completions, *donor.completions[:free])
-    return replace(example, completions=completions, ref_logps=(*example.ref_logps, *(None,) * free))
+    completions = (*example.completions, *donor.completions[:kl_completions])
+    return replace(example, completions=completions, ref_logps=(*example.ref_logps, *(None,) * kl_completions))

@@ -25,13 +25,13 @@ from chexalign.run.judges import REWARDS_SEE
 from chexalign.run.policies import open_for_training, prompts_for
 from chexalign.run.task import reference as to_be_written
 from chexalign.train.batches import steps_for
-from chexalign.train.checkpoint import learning, load_weights
-from chexalign.train.loop import Settings, Trainer
+from chexalign.train.checkpoint import load_weights, trainable_parameters
+from chexalign.train.loop import LoopSettings, Trainer
 from chexalign.train.online import task as online_task
 from chexalign.train.online.algorithms import algorithm_of
-from chexalign.train.online.algorithms.base import Stage
+from chexalign.train.online.algorithms.base import OnlineStage
 from chexalign.train.online.balance import balanced
-from chexalign.train.online.rollout import Asked
+from chexalign.train.online.rollout import PromptedStudy
 from chexalign.train.online.task import OnlineTask, validator
 from chexalign.train.output import save_policy
 
@@ -54,7 +54,7 @@ def train_online(run: Run) -> StageResult:
     policy.scorer.checkpointing = train.gradient_checkpointing
     engines.attach(policy, train.rollout.engine, run.recipe.studies.max_images)
     needed = algorithm_of(train.algorithm).reference(train.algorithm)
-    reference = _frozen(run) if needed and not adapters.attached(policy.model) else None
+    reference = _frozen(run) if needed and not adapters.has_adapter(policy.model) else None
     asked, validated = (_asked(run, policy, s) for s in (learnt_from, held_out))
     told: dict[str, Any] = {"stages": []}
     done, stages = 0, algorithm_of(train.algorithm).stages(train, rounds)
@@ -84,9 +84,9 @@ def _chosen(studies: list[Study], settings: Rollout, seed: int) -> list[Study]:
     return studies[: settings.studies]
 
 
-def _asked(run: Run, policy: Policy, studies: Sequence[Study]) -> list[Asked]:
+def _asked(run: Run, policy: Policy, studies: Sequence[Study]) -> list[PromptedStudy]:
     prompts = prompts_for(run, policy, studies)
-    return [Asked(s, p, to_be_written(run.recipe, s)) for s, p in zip(studies, prompts, strict=True)]
+    return [PromptedStudy(s, p, to_be_written(run.recipe, s)) for s, p in zip(studies, prompts, strict=True)]
 
 
 def _frozen(run: Run) -> Policy:
@@ -98,7 +98,7 @@ def _frozen(run: Run) -> Policy:
     return reference
 
 
-def _learn(policy: Policy, stage: Stage, lora: bool, before: Sequence[str]) -> None:
+def _learn(policy: Policy, stage: OnlineStage, lora: bool, before: Sequence[str]) -> None:
     """Let the stage's parts learn and no other."""
     if not lora:
         policy.freeze(stage.freeze)
@@ -109,7 +109,7 @@ def _learn(policy: Policy, stage: Stage, lora: bool, before: Sequence[str]) -> N
 def what_learns(policy: Policy) -> dict[str, dict[str, int]]:
     """Part → how many of its weights learn, in how many tensors; adapters are among the part that they sit in."""
     found: dict[str, dict[str, int]] = {}
-    for name, weights in learning(policy.model).items():
+    for name, weights in trainable_parameters(policy.model).items():
         inside = (p for p in ("projector", "tower", "decoder") if any(f".{x}." in f".{name}" for x in PARTS[p]))
         part = next(inside, "head")
         count = found.setdefault(part, {"weights": 0, "tensors": 0})
@@ -126,21 +126,23 @@ def _run_stage(
     run: Run,
     policy: Policy,
     reference: Policy | None,
-    numbered: tuple[int, Stage],
+    numbered: tuple[int, OnlineStage],
     folder: Path,
     done: int,
-    asked: tuple[list[Asked], list[Asked]],
+    asked: tuple[list[PromptedStudy], list[PromptedStudy]],
 ) -> dict[str, Any]:
     train, inner = run.recipe.train, run.recipe.train.rollout.inner_steps
     number, stage = numbered
     judge = load_judge(stage.reward, run.recipe.judges, REWARDS_SEE)
-    settings = online_task.Settings(train.algorithm, train.rollout, train.watch, run.recipe.training_seed, done, number)
+    settings = online_task.OnlineSettings(
+        train.algorithm, train.rollout, train.watch, run.recipe.training_seed, done, number
+    )
     task = OnlineTask(policy, reference, judge, settings)
     watched = load_judge(train.watch.judge, run.recipe.judges)
     trainer: Trainer[Any] = Trainer(
         task,
         asked[0],
-        Settings.of(
+        LoopSettings.of(
             train,
             steps=stage.rounds * inner,
             seed=run.recipe.training_seed + done,

@@ -22,7 +22,7 @@ from chexalign.labels.studies import FINDINGS, finding_labels, list_of_findings
 from chexalign.policies.adapters import is_adapter
 from chexalign.policies.checkpoints.smollm2 import checkpoint_of
 from chexalign.policies.checkpoints.tiny import build_tiny
-from chexalign.policies.open import limit_pixels, load_model
+from chexalign.policies.model_of_recipe import limit_pixels, load_model
 from chexalign.policies.policy import Policy
 from chexalign.policies.presets import wording_of
 from chexalign.policies.trainable import make_trainable
@@ -35,7 +35,7 @@ from chexalign.run.policies import prompts_for
 from chexalign.run.studies import image_root, warmup_studies
 from chexalign.run.task import reference
 from chexalign.train.batches import micro_batches
-from chexalign.train.loop import Settings, Trainer
+from chexalign.train.loop import LoopSettings, Trainer
 from chexalign.train.output import main_first, save_policy, saving
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 from chexalign.train.warmup.expert import train_expert
@@ -135,9 +135,9 @@ def _opened(run: Run, folder: Path) -> Policy:
     return policy
 
 
-def _settings(run: Run, phase: Phase) -> Settings:
+def _settings(run: Run, phase: Phase) -> LoopSettings:
     assert run.recipe.warmup is not None
-    return Settings.of(phase, seed=run.recipe.seed, save_every=run.recipe.warmup.save_every)
+    return LoopSettings.of(phase, seed=run.recipe.seed, save_every=run.recipe.warmup.save_every)
 
 
 def _tower_phase(

@@ -21,7 +21,7 @@ from chexalign.recipe.recipe import Recipe
 from chexalign.recipe.sweep import Sweep
 from chexalign.recipe.train import Train
 from chexalign.run.folder import PAIRING, STAGES, Run, Stage, check_same, lock
-from chexalign.run.judges import judges_of, told_where
+from chexalign.run.judges import judges_of, with_visual_defaults
 from chexalign.stages.runner import run_stage, run_stages
 from chexalign.sweep.grid import grid_entries
 from chexalign.sweep.results import FAILED, entry_row, mark_picked, reason, trained, validation_scores, write_results
@@ -38,7 +38,7 @@ def sweep(recipe: Recipe) -> Run:
     select = recipe.sweep.select or _length_controlled(recipe.pairs.judge if offline else recipe.train.watch.judge)
     load_judge(select, recipe.judges)
     for entry in entries:
-        judges_of(told_where(recipe.model_copy(update={"train": entry.train}), recipe.run_dir or Path()))
+        judges_of(with_visual_defaults(recipe.model_copy(update={"train": entry.train}), recipe.run_dir or Path()))
     trunk = [name for name in STAGES if name in SHARED_STAGES and (offline or name not in PAIRING)]
     for part in (trunk[:1], trunk):
         run = run_stages(recipe, part, pairs=offline)

@@ -22,14 +22,14 @@ from chexalign.processes import barrier, is_main
 from chexalign.train.output import saving
 
 
-def learning(module: nn.Module) -> dict[str, nn.Parameter]:
+def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that learn, by name. The others come from the model's own folder and are not written again."""
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()
 def load_weights(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
-    for name, parameter in learning(module).items():
+    for name, parameter in trainable_parameters(module).items():
         if name not in saved:
             raise WorkError(f"the checkpoint has no {name!r}: it belongs to other settings; delete its folder")
         parameter.copy_(saved[name])
@@ -39,7 +39,7 @@ def write_weights(module: nn.Module, path: Path) -> None:
     """The main process writes; call it in all."""
     if is_main():
         with saving(path.parent), atomic_write(path, "wb") as handle:
-            torch.save({n: p.detach() for n, p in learning(module).items()}, handle)
+            torch.save({n: p.detach() for n, p in trainable_parameters(module).items()}, handle)
     barrier()
 
 
@@ -67,7 +67,7 @@ class Checkpoint:
             if self.sharded:
                 self.accelerator.save_state(str(fresh / "state"))
             elif is_main():
-                weights = {n: p.detach() for n, p in learning(self.module).items()}
+                weights = {n: p.detach() for n, p in trainable_parameters(self.module).items()}
                 state = {name: part.state_dict() for name, part in self.parts.items()}
                 torch.save({"model": weights, **state}, fresh / "state.pt")
         barrier()

@@ -27,13 +27,13 @@ from transformers import get_scheduler
 
 from chexalign import processes
 from chexalign.errors import RecipeError, WorkError
-from chexalign.policies.adapters import dropping
+from chexalign.policies.adapters import lora_dropout_on
 from chexalign.progress import progress
 from chexalign.train.batches import batches, epoch_order, micro_batches, shard, steps_for
-from chexalign.train.checkpoint import Checkpoint, cut_log, learning, load_weights, write_weights
+from chexalign.train.checkpoint import Checkpoint, cut_log, load_weights, trainable_parameters, write_weights
 from chexalign.train.optimiser import MovingAverage, make_optimiser
 
-__all__ = ["Settings", "Task", "Trainer", "batches", "epoch_order", "steps_for"]
+__all__ = ["LoopSettings", "Task", "Trainer", "batches", "epoch_order", "steps_for"]
 
 Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)
@@ -63,7 +63,7 @@ class Task(Protocol[Item_contra]):
 
 
 @dataclass(frozen=True)
-class Settings:
+class LoopSettings:
     steps: int  # optimizer steps in all
     lr: float
     batch_size: int  # examples per optimizer step
@@ -85,7 +85,7 @@ class Settings:
     keep: str = "best"  # or "last": the weights after the last step, whatever a validation said
 
     @classmethod
-    def of(cls, section: Any, **given: Any) -> Settings:
+    def of(cls, section: Any, **given: Any) -> LoopSettings:
         """The settings that a recipe's section names, with those given."""
         return cls(**{f.name: getattr(section, f.name) for f in fields(cls) if hasattr(section, f.name)} | given)
 
@@ -97,7 +97,7 @@ class Trainer(Generic[Item]):
         self,
         task: Task[Item],
         items: Sequence[Item],
-        settings: Settings,
+        settings: LoopSettings,
         folder: Path,
         log: Path,
         label: str,
@@ -111,7 +111,7 @@ class Trainer(Generic[Item]):
         self.sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         if self.sharded:
             self._prepare_shards()
-        learn = list(learning(task.module).values())
+        learn = list(trainable_parameters(task.module).values())
         if not learn:
             raise RecipeError("train.freeze names all that this model has: nothing would learn")
         optimizer = make_optimiser(settings.optimiser, learn, settings.lr, settings.weight_decay)
@@ -211,7 +211,7 @@ class Trainer(Generic[Item]):
             mine, shares = shard(micro, here.process_index, total)
             here.sync_gradients = last = k == len(cut) - 1
             with ExitStack() as stack:
-                stack.enter_context(dropping(self.task.module))
+                stack.enter_context(lora_dropout_on(self.task.module))
                 if not last:  # gradients meet once per step
                     stack.enter_context(here.no_sync(self.module))
                 output = self.module(*self.task.inputs(mine))

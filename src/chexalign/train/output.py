@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from chexalign.policies.adapters import attached
+from chexalign.policies.adapters import has_adapter
 from chexalign.policies.policy import Policy
 from chexalign.processes import barrier, is_main
 
@@ -47,7 +47,7 @@ def save_policy(
 
     `weights` are the model's where the processes hold only pieces of it. The main process writes, the others wait.
     """
-    kind = torch.float32 if attached(policy.model) else getattr(torch, dtype)  # adapters are small
+    kind = torch.float32 if has_adapter(policy.model) else getattr(torch, dtype)  # adapters are small
     barrier()
     if weights is None:
         policy.model.to(kind)

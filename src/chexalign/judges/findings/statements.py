@@ -27,7 +27,7 @@ _MEASURE = re.compile(r"(\d+(?:\.\d+)?)\s?-?(cm|mm)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Mention:
+class ConceptMention:
     """One place in a text that names a finding; `start` and `end` are characters of the text as given."""
 
     name: str
@@ -93,7 +93,7 @@ def _pair(text: str, concepts: dict[str, Any]) -> tuple[str, str]:
     return organ, quality
 
 
-def read_text(text: str) -> tuple[list[Mention], bool]:
+def read_text(text: str) -> tuple[list[ConceptMention], bool]:
     """Every finding the text mentions, denied ones too, and whether the text speaks of a chest at all."""
     words, found, speaks = vocabulary(), [], False
     measures = [(m.start(), float(m[1]) * (10 if m[2].lower() == "cm" else 1)) for m in _MEASURE.finditer(text)]
@@ -105,7 +105,7 @@ def read_text(text: str) -> tuple[list[Mention], bool]:
         for r, how in zip(readings, describe(items, readings, words.traits), strict=True):
             start, end = items[r.first].start, items[r.last].end
             size = _size_of(start, end, measures) if r.label in MEASURED else None
-            found.append(Mention(r.label, r.status, start, end, how, size))
+            found.append(ConceptMention(r.label, r.status, start, end, how, size))
     return found, speaks
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from chexalign.errors import Abstain
 from chexalign.judges.contract import TextJudge
-from chexalign.judges.findings.statements import Mention, read_text, table, version, vocabulary
+from chexalign.judges.findings.statements import ConceptMention, read_text, table, version, vocabulary
 from chexalign.labels.context import ABSENT, PRESENT
 
 LEVELS = {"small": 1, "mild": 1, "moderate": 2, "large": 3, "severe": 3}  # our choice: size and severity are one scale
@@ -75,7 +75,7 @@ def encode(text: str) -> Features:
     Bilateral is left and right. What is said without a side is about the sides named elsewhere, if any.
     """
     mentions, speaks = read_text(text)
-    said: dict[str, dict[str | None, list[Mention]]] = {}
+    said: dict[str, dict[str | None, list[ConceptMention]]] = {}
     for m in mentions:
         if m.status != ABSENT:
             side = m.modifiers.get("side")
@@ -89,7 +89,7 @@ def encode(text: str) -> Features:
     return Features(tuple(states), frozenset(m.name for m in mentions) - frozenset(said), speaks)
 
 
-def _merge(name: str, side: str | None, said: Sequence[Mention], n_sides: int) -> State:
+def _merge(name: str, side: str | None, said: Sequence[ConceptMention], n_sides: int) -> State:
     """Order never matters: certain if any mention is, all zones, the highest level, a change only if undisputed."""
     levels = [LEVELS[word] for m in said for kind in ("size", "severity") if (word := m.modifiers.get(kind))]
     changes = {c for m in said if (c := m.modifiers.get("change"))}
@@ -185,7 +185,7 @@ def _match(report: State, reference: State) -> dict[str, Any]:
 
 
 def marks(details: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(report's, reference's) spans for report/highlight.py: right, wrong (invented or an attribute), missing."""
+    """(report's, reference's) spans for report/run/highlight.py: right, wrong (invented or an attribute), missing."""
     report, reference = [], []
     for row in details.get("matches", ()):
         kind = "wrong" if row["errors"] or row["report_finding"] != row["finding"] else "right"

@@ -97,9 +97,9 @@ class LlmJudge:
             from chexalign.llm.local import Local
 
             return Local(self.model, self.usage, self.batch_size, self.max_tokens, self.download)
-        from chexalign.llm.endpoint import Endpoint
+        from chexalign.llm.endpoint import LlmClient
 
-        return Endpoint(
+        return LlmClient(
             self.url,
             self.model,
             self.usage,

@@ -1,6 +1,6 @@
 """Where a policy's samples come from when it is not this process: all engines answer the same call.
 
-Tokens may be an engine's; the log-probs are always those of the policy's own scorer (drawn.py).
+Tokens may be an engine's; the log-probs are always those of the policy's own scorer (rescore.py).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from chexalign.data.images import load_image
 from chexalign.errors import Abstain, WorkError
 from chexalign.llm import endpoint as http
 from chexalign.llm.reply import Usage
-from chexalign.policies.engines.rescore import Drawn, ended, rescored
+from chexalign.policies.engines.rescore import EngineSample, ended, rescored
 from chexalign.policies.forward.generate import Sampled, stream_seed
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
@@ -30,7 +30,7 @@ class Endpoint:
         url = http.base_url(settings.url, settings.allow_remote)
         self.policy, self.settings, self.name = policy, settings, f"the endpoint {url}"
         self.compared = False  # whether the server's prompt was measured against ours
-        self.client = http.Endpoint(
+        self.client = http.LlmClient(
             url,
             settings.model,
             Usage(),
@@ -104,7 +104,7 @@ class Endpoint:
                 )
         self.compared = True
 
-    def _read(self, answer: dict[str, Any]) -> Drawn:
+    def _read(self, answer: dict[str, Any]) -> EngineSample:
         try:
             choice = answer["choices"][0]
             text = choice["message"]["content"] if "message" in choice else choice["text"]
@@ -117,11 +117,11 @@ class Endpoint:
         if self.settings.token_ids:
             if not isinstance(tokens, list) or not all(0 <= t < len(policy.tokenizer) for t in tokens):
                 raise WorkError(f"{self.name} gives no token_ids of this tokenizer: leave engine.token_ids out")
-            return Drawn(ended(tokens, reason, policy.stop_ids, stop_id), reason, tuple(logps))
+            return EngineSample(ended(tokens, reason, policy.stop_ids, stop_id), reason, tuple(logps))
         if not isinstance(text, str):
             raise WorkError(f"{self.name} gave an answer without text")
         tokens = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return Drawn(ended(tokens, reason, policy.stop_ids, stop_id), reason)
+        return EngineSample(ended(tokens, reason, policy.stop_ids, stop_id), reason)
 
 
 def _path(body: dict[str, Any]) -> str:

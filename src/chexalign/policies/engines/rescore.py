@@ -24,7 +24,7 @@ CHANCE = -20.0  # log-probability below which n equal samples are no accident # 
 
 
 @dataclass(frozen=True)
-class Drawn:
+class EngineSample:
     """One completion of an engine. `logps` are its own log-probs of the tokens, as far as it tells them."""
 
     tokens: tuple[int, ...]
@@ -45,7 +45,7 @@ def ended(tokens: Sequence[int], finish_reason: object, stop_ids: frozenset[int]
 
 @torch.no_grad()
 def rescored(
-    policy: Policy, prompts: Sequence[Prompt], groups: Sequence[Sequence[Drawn]], *, name: str, sampled: bool
+    policy: Policy, prompts: Sequence[Prompt], groups: Sequence[Sequence[EngineSample]], *, name: str, sampled: bool
 ) -> list[list[Sampled]]:
     """The same completions with the scorer's log-probs, in nats at temperature 1.
 

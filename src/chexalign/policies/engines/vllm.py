@@ -18,7 +18,7 @@ from chexalign import processes
 from chexalign.data.images import load_image
 from chexalign.errors import RecipeError
 from chexalign.policies import adapters
-from chexalign.policies.engines.rescore import Drawn, ended, rescored
+from chexalign.policies.engines.rescore import EngineSample, ended, rescored
 from chexalign.policies.forward.generate import Sampled
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
@@ -55,7 +55,7 @@ class Vllm:
             options["limit_mm_per_prompt"] = {"image": most_images}
         self.llm = vllm.LLM(**options)
         self.awake = True
-        if adapters.attached(policy.model):
+        if adapters.has_adapter(policy.model):
             self.push()  # vLLM has read the base alone
         self._rest()
 
@@ -84,7 +84,7 @@ class Vllm:
         answers = self.llm.generate([self._input(p) for p in prompts], params, use_tqdm=False)
         groups = [
             [
-                Drawn(
+                EngineSample(
                     ended(one.token_ids, one.finish_reason, stops, end),
                     one.finish_reason,
                     tuple(at[token].logprob for token, at in zip(one.token_ids, one.logprobs, strict=True)),
@@ -124,7 +124,7 @@ def _own_name(name: str) -> str:
 @contextmanager
 def plain_weights(model: Any) -> Iterator[list[tuple[str, Tensor]]]:
     """(name, weight) of the model without adapters; inside, they are merged. The base is put back bit by bit."""
-    if not adapters.attached(model):
+    if not adapters.has_adapter(model):
         yield [(name, p.detach()) for name, p in model.named_parameters()]
         return
     base = [(p, p.detach().clone()) for name, p in model.named_parameters() if ".base_layer." in name]

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chexalign.policies.forward.branches import branch
 from chexalign.policies.forward.layers import decoder_layers
 from chexalign.policies.forward.logps import Prefix, encode_prefix, inner_model
-from chexalign.policies.forward.packed import packed
-from chexalign.policies.forward.plain import Plain
+from chexalign.policies.forward.onednn_linear import packed
+from chexalign.policies.forward.shared_prompt_cache import branch
+from chexalign.policies.forward.unshared import Plain
 
 KEEP_SHARE = 0.5  # finished rows leave the batch when fewer than this share are still running
 

@@ -2,7 +2,7 @@
 
 The model's own forward builds the prefix (image merging, rotary positions, masks), so it is exact for every family; its
 key/value cache is then expanded to the prompt's completions, and gradients flow back through the cache. A model without
-such a cache (recurrent state) takes the plain path of policies/plain.py.
+such a cache (recurrent state) takes the plain path of unshared.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from chexalign.policies.forward import plain
+from chexalign.policies.forward import unshared
 from chexalign.policies.forward.head import Head
 from chexalign.policies.forward.layers import checkpointed, last_token_only
 from chexalign.policies.forward.vision_cache import FEATURE, stored_features
@@ -102,11 +102,11 @@ def _uses_own_positions(core: Any) -> bool:
     return hasattr(core, "rope_deltas")
 
 
-def encode_prefix(model: Any, prefix: Prefix, checkpointing: bool = False) -> Encoded | plain.Plain:
+def encode_prefix(model: Any, prefix: Prefix, checkpointing: bool = False) -> Encoded | unshared.Plain:
     """One forward over the prompts. Left padding is masked and does not count as a position."""
     core, _ = inner_model(model)
-    if not plain.can_share(model):
-        return plain.encode(model, prefix)
+    if not unshared.can_share(model):
+        return unshared.encode(model, prefix)
     arguments = {k: v for k, v in prefix.extra.items() if not k.startswith(FEATURE)}
     features = [v for k, v in prefix.extra.items() if k.startswith(FEATURE)]
     own, grids = _uses_own_positions(core), "image_grid_thw" in prefix.extra
@@ -126,24 +126,28 @@ def encode_prefix(model: Any, prefix: Prefix, checkpointing: bool = False) -> En
 
 
 def completion_logps(
-    model: Any, prefix: Prefix, ids: Tensor, mask: Tensor, free: int = 0, checkpointing: bool = False
+    model: Any, prefix: Prefix, ids: Tensor, mask: Tensor, kl_completions: int = 0, checkpointing: bool = False
 ) -> Tensor:
     """Log-probs of completion tokens, (B·G, T) → (B·G, T), in nats; 0 where `mask` is 0.
 
     `ids` are right-padded completions, the G of prompt 0 first; G = len(ids) / B. No logits exist at prompt positions.
-    The last `free` completions of every prompt are scored without gradient, on the same prefix pass.
+    The last `kl_completions` completions of every prompt are scored without gradient, on the same prefix pass.
     """
     encoded = encode_prefix(model, prefix, checkpointing)
     prompts, length = len(prefix.ids), ids.shape[1]
-    if not free:
+    if not kl_completions:
         return _score(model, encoded.expand(len(ids) // prompts), ids, mask, checkpointing)
     ids, mask = (x.view(prompts, -1, length) for x in (ids, mask))
-    learnt = ids.shape[1] - free
+    learnt = ids.shape[1] - kl_completions
     with torch.no_grad():
         without = _score(
-            model, encoded.copy().expand(free), ids[:, learnt:].flatten(0, 1), mask[:, learnt:].flatten(0, 1), False
+            model,
+            encoded.copy().expand(kl_completions),
+            ids[:, learnt:].flatten(0, 1),
+            mask[:, learnt:].flatten(0, 1),
+            False,
         )
-    parts = [without.view(prompts, free, length)]
+    parts = [without.view(prompts, kl_completions, length)]
     if learnt:
         scored = _score(
             model, encoded.expand(learnt), ids[:, :learnt].flatten(0, 1), mask[:, :learnt].flatten(0, 1), checkpointing
@@ -190,7 +194,7 @@ class Scorer(nn.Module):
         self.compute_dtype: torch.dtype | None = None  # of matrix products, where it is not the weights'
         self.checkpointing = False  # recompute activations in the backward pass: less memory, about a third more time
 
-    def forward(self, prefix: Prefix, ids: Tensor, mask: Tensor, free: int = 0) -> Tensor:
+    def forward(self, prefix: Prefix, ids: Tensor, mask: Tensor, kl_completions: int = 0) -> Tensor:
         checkpointing = self.checkpointing and torch.is_grad_enabled()
         with torch.autocast(ids.device.type, self.compute_dtype, enabled=self.compute_dtype is not None):
-            return completion_logps(self.model, prefix, ids, mask, free, checkpointing)
+            return completion_logps(self.model, prefix, ids, mask, kl_completions, checkpointing)

@@ -17,7 +17,7 @@ from chexalign.records import Study
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptedStudy:
     """A study as the policy is asked about it."""
 
     study: Study
@@ -29,7 +29,7 @@ class Asked:
 class Samples:
     """What the policy wrote for one study, G times, the texts that judges read, and those with their tags where it has any."""
 
-    asked: Asked
+    asked: PromptedStudy
     sampled: tuple[Sampled, ...]
     texts: tuple[str, ...]
     written: tuple[str, ...] = ()
@@ -55,7 +55,9 @@ class Group:
     ref_logps: tuple[tuple[float, ...], ...] | None = None  # per token, of all completions
 
 
-def roll_out(policy: Policy, asked: Sequence[Asked], settings: Rollout, seed: int, number: int) -> list[Samples]:
+def roll_out(
+    policy: Policy, asked: Sequence[PromptedStudy], settings: Rollout, seed: int, number: int
+) -> list[Samples]:
     """G samples for each study. They depend on the policy, the seed, the round's number and the study alone."""
     found = []
     if policy.engine is not None:

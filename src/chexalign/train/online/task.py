@@ -20,7 +20,15 @@ from chexalign.progress import say
 from chexalign.recipe.online import Rollout, Watch
 from chexalign.train.online.algorithms import algorithm_of
 from chexalign.train.online.algorithms.base import GroupBatch, Oracle
-from chexalign.train.online.rollout import Asked, Group, Samples, group_advantages, judge_groups, roll_out, scored
+from chexalign.train.online.rollout import (
+    Group,
+    PromptedStudy,
+    Samples,
+    group_advantages,
+    judge_groups,
+    roll_out,
+    scored,
+)
 from chexalign.train.online.stats import finding_stats, out_of_bounds, reward_stats, text_stats
 from chexalign.train.preference.scoring_task import STEP_0_TOLERANCE
 
@@ -28,7 +36,7 @@ NO_SCORE = "the reward could be given to none of this round's samples"
 
 
 @dataclass(frozen=True)
-class Settings:
+class OnlineSettings:
     """What a task needs of a recipe beside its algorithm."""
 
     algorithm: Any
@@ -42,7 +50,7 @@ class Settings:
 class OnlineTask:
     """`reference` is a frozen copy of the baseline, or None where adapters can be taken off instead."""
 
-    def __init__(self, policy: Policy, reference: Policy | None, judge: Judge, settings: Settings):
+    def __init__(self, policy: Policy, reference: Policy | None, judge: Judge, settings: OnlineSettings):
         self.policy, self.reference, self.judge, self.settings = policy, reference, judge, settings
         self.algorithm = algorithm_of(settings.algorithm)
         self.module: nn.Module = policy.scorer
@@ -53,14 +61,14 @@ class OnlineTask:
 
     # ---- a round
 
-    def prepare(self, step: int, asked: Sequence[Asked]) -> tuple[list[Group], dict[str, float]]:
+    def prepare(self, step: int, asked: Sequence[PromptedStudy]) -> tuple[list[Group], dict[str, float]]:
         """Groups to learn from, and the round's numbers. Inner steps take the groups of their round again."""
         inner = self.settings.rollout.inner_steps
         if step % inner == 0:
             self._round(self.settings.first_round + step // inner, asked)
         return self._groups, self._row
 
-    def _round(self, number: int, asked: Sequence[Asked]) -> None:
+    def _round(self, number: int, asked: Sequence[PromptedStudy]) -> None:
         """Each process serves its part of the studies; all learn of every group."""
         mine, start = asked[processes.rank() :: processes.count()], time.monotonic()
         with torch.no_grad(), self._computing():
@@ -200,7 +208,7 @@ class OnlineTask:
 
 
 def validator(
-    policy: Policy, judge: Judge, asked: Sequence[Asked], settings: Rollout, name: str, temperature: float = 0.0
+    policy: Policy, judge: Judge, asked: Sequence[PromptedStudy], settings: Rollout, name: str, temperature: float = 0.0
 ) -> Callable[[], dict[str, float]]:
     """One report per validation study, judged: greedy, or drawn with the same random numbers each time.
 

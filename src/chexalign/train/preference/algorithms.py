@@ -40,7 +40,9 @@ class Algorithm:
     loss: Loss  # (Batch, settings) → per-example loss (B,), per-example metrics {name: (B,)}
     needs_reference: bool
     uses_rejected: bool = True
-    free: int = 0  # completions of another patient per pair, scored without gradient, on which a KL is estimated
+    kl_completions: int = (
+        0  # completions of another patient per pair, scored without gradient, on which a KL is estimated
+    )
 
 
 def _rewards(batch: Batch, beta: float) -> dict[str, Tensor]:
@@ -106,7 +108,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "dpo": Algorithm(_dpo, needs_reference=True),
     "lc_dpo": Algorithm(_lc_dpo, needs_reference=True),
     "ipo": Algorithm(_ipo, needs_reference=True),
-    "kto": Algorithm(_kto, needs_reference=True, free=2),
+    "kto": Algorithm(_kto, needs_reference=True, kl_completions=2),
     "orpo": Algorithm(_orpo, needs_reference=False),
 }
 

@@ -67,7 +67,7 @@ def _compute(policy: Policy, batches: Sequence[Sequence[Example]], path: Path, d
     """Score a batch at a time, shared by the processes; the main one keeps each on the disk before the next."""
     found: dict[str, float] = {}
     path.parent.mkdir(parents=True, exist_ok=True)
-    reference = policy.reference() if adapters.attached(policy.model) else nullcontext()
+    reference = policy.reference() if adapters.has_adapter(policy.model) else nullcontext()
     total = sum(map(len, batches))
     with torch.no_grad(), reference, progress("reference log-probs", total, "prompts") as ticker:
         for batch in batches:

@@ -46,7 +46,7 @@ class ScoringTask:
 
     def inputs(self, items: Sequence[Example]) -> tuple[Any, ...]:
         ids, mask = self.policy.pad_completions([tokens for e in items for tokens in e.completions])
-        return self.policy.encode([e.prompt for e in items]), ids, mask, self.algorithm.free
+        return self.policy.encode([e.prompt for e in items]), ids, mask, self.algorithm.kl_completions
 
     def batch(self, token_logps: Tensor, items: Sequence[Example]) -> Batch:
         """(B·G, T) token log-probs → summed log-probs (B, G) with their lengths and reference."""
@@ -61,7 +61,7 @@ class ScoringTask:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Per-example values and metrics, (B,). A row of weight 0 only fills a process's batch up and moves no other row."""
         batch = self.batch(output, items)
-        if self.algorithm.free:
+        if self.algorithm.kl_completions:
             batch = replace(batch, kl=self._kl(batch, output.new_ones(len(items)) if weights is None else weights))
         values, metrics = self.algorithm.loss(batch, self.settings)
         return values * values.new_tensor([e.weight for e in items]), metrics
@@ -69,7 +69,7 @@ class ScoringTask:
     def _kl(self, batch: Batch, weights: Tensor) -> Tensor:
         """Mean log π − log π_ref of the free completions, over the micro-batch of all processes: a scalar, no gradient."""
         assert batch.ref_logps is not None
-        ratios = (batch.logps - batch.ref_logps)[:, -self.algorithm.free :].detach()
+        ratios = (batch.logps - batch.ref_logps)[:, -self.algorithm.kl_completions :].detach()
         sums = torch.stack([(ratios.mean(1) * weights).sum(), weights.sum()])
         total, count = self.gather(sums[None]).sum(0)
         return total / count

@@ -31,7 +31,7 @@ from chexalign.policies.checkpoints.tiny import build_tokenizer
 from chexalign.processes import barrier, is_main
 from chexalign.recipe.warmup import ExpertPhase
 from chexalign.records import Study
-from chexalign.train.loop import Settings, Trainer
+from chexalign.train.loop import LoopSettings, Trainer
 from chexalign.train.output import saving
 from chexalign.train.warmup.tower import centre_start
 
@@ -182,7 +182,7 @@ def train_expert(
         torch.manual_seed(seed)
         module = ExpertModule(model, len(examples[0].labels))
     task = ExpertTask(module.to("cuda" if torch.cuda.is_available() else "cpu"))
-    settings = Settings(
+    settings = LoopSettings(
         steps=phase.steps,
         lr=phase.lr,
         batch_size=phase.batch_size,

@@ -41,7 +41,7 @@ class GroupBatch:
 
 
 @dataclass(frozen=True)
-class Stage:
+class OnlineStage:
     """A part of the run with one reward and one choice of what learns. It also ends after `patience` validations (0: no)."""
 
     reward: str
@@ -50,9 +50,9 @@ class Stage:
     patience: int
 
 
-def one_stage(train: Train, rounds: int) -> list[Stage]:
+def one_stage(train: Train, rounds: int) -> list[OnlineStage]:
     assert train.reward is not None
-    return [Stage(train.reward, rounds, train.freeze, train.watch.patience)]
+    return [OnlineStage(train.reward, rounds, train.freeze, train.watch.patience)]
 
 
 def no_weight(study_id: str, rewards: Tensor, memory: dict[str, float], settings: Any) -> float:
@@ -137,7 +137,7 @@ class OnlineAlgorithm:
 
     advantages: Callable[[Tensor, Any], Tensor] = advantages
     loss: Callable[[GroupBatch, Any], tuple[Tensor, dict[str, Tensor]]] = surrogate
-    stages: Callable[[Train, int], Sequence[Stage]] = one_stage
+    stages: Callable[[Train, int], Sequence[OnlineStage]] = one_stage
     weigh: Callable[[str, Tensor, dict[str, float], Any], float] = no_weight
     oracle: Callable[[Any], bool] = never  # whether the radiologist's report is scored beside the samples
     reference: Callable[[Any], bool] = with_kl  # whether the loss wants the frozen baseline's log-probs

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from chexalign.recipe.online import Valor
 from chexalign.recipe.train import Train
-from chexalign.train.online.algorithms.base import OnlineAlgorithm, Stage
+from chexalign.train.online.algorithms.base import OnlineAlgorithm, OnlineStage
 
 
-def stages(train: Train, rounds: int) -> list[Stage]:
+def stages(train: Train, rounds: int) -> list[OnlineStage]:
     """R_text alone, then (1 − λ)·R_text + λ·r_vis. A stage of no rounds is left out."""
     s, text = train.algorithm, train.reward
     assert isinstance(s, Valor) and text is not None
     first, patience = round(s.stage_1_share * rounds), train.watch.patience
     both = [
-        Stage(text, first, train.freeze, s.plateau or patience),
-        Stage(mixed(text, s.visual, s.lambda_vis), rounds - first, s.freeze_2 or train.freeze, patience),
+        OnlineStage(text, first, train.freeze, s.plateau or patience),
+        OnlineStage(mixed(text, s.visual, s.lambda_vis), rounds - first, s.freeze_2 or train.freeze, patience),
     ]
     return [stage for stage in both if stage.rounds]
 

@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from chexalign.policies.forward.layers import decoder_layers, replaced
 from chexalign.policies.forward.logps import Encoded, inner_model
-from chexalign.policies.forward.plain import Plain
+from chexalign.policies.forward.unshared import Plain
 
 NAME = "chexalign_branches"
 BLOCK = 64  # tokens by which a buffer grows
