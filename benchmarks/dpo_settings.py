@@ -2,7 +2,7 @@
 
     python benchmarks/dpo_settings.py runs/demo
 
-Prints a table and writes benchmarks/results/dpo_settings.json. `docs/log.md` tells what came of it.
+Prints a table and writes benchmarks/results/dpo_settings.json. `docs/evidence/log.md` tells what came of it.
 """
 
 import json

@@ -5,7 +5,8 @@
     python benchmarks/online.py equal           both sides on the same samples, every case
     python benchmarks/online.py memory          peak memory alone
 
-Every completion of both sides has exactly 80 tokens. Writes benchmarks/results/online.json and the tables of docs/engine.md.
+Every completion of both sides has exactly 80 tokens.
+Writes benchmarks/results/online.json and the tables of docs/understand/engine.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One training step of the tiny tower under the thread settings of docs/log.md.
+"""One training step of the tiny tower under the thread settings of docs/evidence/log.md.
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/threads.py 2
 

@@ -247,7 +247,7 @@ def test_srrbert_merges_the_labels_of_sentences(fake):
 
 def test_without_radeval_one_line_says_what_to_do(monkeypatch):
     installed.cache_clear()
-    assert f"no radeval in {sys.executable}" in missing() and "docs/heavy-judges.md" in missing()
+    assert f"no radeval in {sys.executable}" in missing() and "docs/use/heavy-judges.md" in missing()
     assert "no radeval in /no/python" in missing(python="/no/python")
     answer = radgraph(python="/no/python").score(["edema"], ["edema"])[0]
     assert answer.score is None and "cannot start: /no/python" in answer.error

@@ -75,7 +75,9 @@ def judges() -> None:
         table.add_row(*(Text(cell) for cell in row))
     print_table(table)
     functions = ", ".join(how for how, *_ in FUNCTIONS.values())
-    say(f"combine them in one line, e.g. 0.7*finding_f1 + 0.3*rouge_l, or with {functions}; see docs/judges.md")
+    say(
+        f"combine them in one line, e.g. 0.7*finding_f1 + 0.3*rouge_l, or with {functions}; see docs/understand/judges.md"
+    )
 
 
 def scorecard(

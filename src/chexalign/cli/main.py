@@ -200,7 +200,7 @@ cli_use.register(app)
 
 def main() -> None:
     """The console script: one clear line for every expected failure."""
-    # Idle OpenMP threads sleep instead of spinning: 8 times faster beside two busy programs (docs/log.md).
+    # Idle OpenMP threads sleep instead of spinning: 8 times faster beside two busy programs (docs/evidence/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if processes.count() > 1:  # DDP warns where no parameter was unused, and cannot know that a later one will be
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

@@ -2,7 +2,7 @@
 
 The plain forward over prompt and report, with transformers' eager attention switched on for its length: the only one that
 gives weights. Of each layer only what is asked for is kept, so that memory does not grow with the depth. Attention is not
-an explanation (docs/grounding.md).
+an explanation (docs/use/grounding.md).
 """
 
 from __future__ import annotations

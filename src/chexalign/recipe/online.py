@@ -97,7 +97,7 @@ class Rollout(Section):
     studies: Count | None = None  # how many training studies; all when absent
     balanced: bool = False  # choose those so that every finding is as frequent among them as can be
     rounds: Count | None = None  # in all; `train.epochs` over the studies when absent
-    engine: Engine = InProcess()  # where the samples come from (docs/engines.md)
+    engine: Engine = InProcess()  # where the samples come from (docs/use/engines.md)
 
     @field_validator("engine")
     @classmethod

@@ -41,7 +41,7 @@ class Sample(Section):
     batch_size: Count = 16  # studies per batch; each brings n samples
     limit: Count | None = None  # how many training studies; all when absent
     studies: Literal["all", "rest"] = "all"  # rest: those outside warmup.share
-    engine: Engine = InProcess()  # where the samples come from (docs/engines.md)
+    engine: Engine = InProcess()  # where the samples come from (docs/use/engines.md)
 
 
 # Options of judges by name, e.g. {green: {url: …}}; the names and options are the judges' own (`chexalign judges`).
@@ -59,7 +59,7 @@ class Evaluate(Section):
     greedy: bool = True  # greedy decoding beside temperature 1
     shuffled_images: bool = True  # control: the aligned policy with another study's images
     untuned: bool = False  # also the model before its warm-up, beside the baseline
-    grounding: StrictBool | Count = False  # where the policy looks (docs/grounding.md): true, or on how many studies
+    grounding: StrictBool | Count = False  # where the policy looks (docs/use/grounding.md): true, or how many studies
     bootstrap: Count = 1000
     level: Annotated[float, Field(gt=0, lt=1)] = 0.9
     engine: Engine = InProcess()  # where both policies' reports come from

@@ -46,7 +46,7 @@ def answer(card: Card) -> list[str]:
             said.append("Every other judge measured here is measurably worse.")
         if "finding_f1_weighted" in {row["name"].removeprefix("lc_") for row in judged}:
             said.append(
-                "finding_f1_weighted was made with RadPref's 100 rated reports in sight (docs/scorecard.md): on those, its "
+                "finding_f1_weighted was made with RadPref's 100 rated reports in sight (docs/use/scorecard.md): on those, its "
                 "agreement is flattered; expect less on others."
             )
         if card["raters"] and card["raters"]["mean"] is not None:

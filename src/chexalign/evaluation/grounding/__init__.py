@@ -1,7 +1,7 @@
 """Where a policy looks against where the finding is: pointing game and share of attention, on studies with known places.
 
 A finding's words are the sentence that names it. On the reference report both policies read the same words, so that what
-differs is where they look; on their own reports they chose the words too. docs/grounding.md says what this is not.
+differs is where they look; on their own reports they chose the words too. docs/use/grounding.md says what this is not.
 """
 
 from __future__ import annotations

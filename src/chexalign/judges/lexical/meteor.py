@@ -117,4 +117,4 @@ def missing_wordnet(**options: Any) -> str | None:
     for root in [*home, *inside, *(p / "nltk_data" for p in system)]:
         if (root / "corpora/wordnet/index.sense").is_file() or (root / "corpora/wordnet.zip").is_file():
             return None
-    return "WordNet is not installed for NLTK; python -m nltk.downloader wordnet (docs/judges.md)"
+    return "WordNet is not installed for NLTK; python -m nltk.downloader wordnet (docs/understand/judges.md)"

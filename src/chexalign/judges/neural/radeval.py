@@ -163,7 +163,7 @@ def missing(*, python: Path | None = None, **_: Any) -> str | None:
     runs = str(python or sys.executable)
     if installed(runs):
         return None
-    return f"no radeval in {runs}; set python: to one that has it (docs/heavy-judges.md)"
+    return f"no radeval in {runs}; set python: to one that has it (docs/use/heavy-judges.md)"
 
 
 def refused() -> str | None:

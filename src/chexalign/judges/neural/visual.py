@@ -185,9 +185,7 @@ def visual(
 def missing(*, model: str | None = None, download: bool = False, **_: Any) -> str | None:
     """What this judge lacks, or None. The expert of a run's own warm-up may still be unwritten."""
     if model is None:
-        return (
-            "no expert is given; set model: a folder, a hub id, or `expert` with warmup.expert (docs/heavy-judges.md)"
-        )
+        return "no expert is given; set model: a folder, a hub id, or `expert` with warmup.expert (docs/use/heavy-judges.md)"
     if _unwritten(model) or Path(model).is_dir() or download:
         return None
     return f"model {model} is no local folder; give one, or allow the hub with download: true"

@@ -45,8 +45,9 @@ class TowerClassifier(nn.Module):
 def centre_start(tower: Any, pixels: Tensor) -> None:
     """Start a random SigLIP tower where images differ: subtract the mean image (n, 3, H, W) and scale by what is left.
 
-    The mean chest is far brighter than any lesion; without this the patch embedding sees little else (docs/log.md: mean
-    validation AUC after 150 steps .86 without, .96 with). It is folded into the weights, so the forward pass is unchanged.
+    The mean chest is far brighter than any lesion; without this the patch embedding sees little else (mean
+    validation AUC after 150 steps .86 without, .96 with: docs/evidence/log.md). It is folded into the weights,
+    so the forward pass is unchanged.
     """
     embeddings, mean = tower.embeddings, pixels.mean(0, keepdim=True)
     embeddings.patch_embedding.weight.div_((pixels - mean).std())
