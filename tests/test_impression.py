@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 from chexalign.cli.main import app
 from chexalign.errors import RecipeError
 from chexalign.jsonl import read_records
+from chexalign.policies import Policy
 from chexalign.policies.adapters import has_adapter
+from chexalign.policies.trainable import refuse_before_adapter
 from chexalign.recipe.files import build_recipe
 from chexalign.records import Completion, Pair, Study, Verdict
 from chexalign.run.finished import export, write
@@ -248,3 +250,17 @@ def test_a_wrong_recipe_gets_one_clear_line(made, tmp_path, changes, message):
 
         wording_of(recipe)
         open_run(recipe)
+
+
+def test_an_adapter_that_train_could_not_continue_is_refused_before_the_warm_up(made, tmp_path):
+    recipe = made[0]
+    other = {**recipe, "run_dir": str(tmp_path / "other"), "train": {**recipe["train"], "lora": {"r": 3}}}
+    with pytest.raises(RecipeError, match="r is 4 there and 3 here"):
+        build_recipe(other, "test")
+
+
+def test_a_lora_warm_up_whose_projector_should_learn_later_is_refused_first(tiny_folder):
+    policy = Policy.load(tiny_folder)
+    with pytest.raises(RecipeError, match="projector cannot learn then"):
+        refuse_before_adapter(policy, ("tower",))
+    refuse_before_adapter(policy, ("tower", "projector"))

@@ -110,8 +110,9 @@ def our_groups(batch, scores, settings) -> list[Group]:
             Grpo(kl=0, ratio="sequence"),
             SCORES,
         ),
+        ({"loss_type": "grpo", "beta": 0.3, "temperature": 0.7}, Grpo(kl=0.3), SCORES),
     ],
-    ids=["grpo", "grpo with an unscored sample", "dr_grpo", "gspo"],
+    ids=["grpo", "grpo with an unscored sample", "dr_grpo", "gspo", "grpo at temperature .7"],
 )
 def test_grpo_equals_trl(options, settings, scores, tmp_path):
     model = tiny_llama(0)
@@ -121,9 +122,8 @@ def test_grpo_equals_trl(options, settings, scores, tmp_path):
     gains = [a for g in groups for a in g.advantages]
     assert gains == pytest.approx(batch["advantages"].tolist(), rel=1e-5, abs=1e-6)
 
-    task = OnlineTask(
-        policy(mine), None, None, online_task.OnlineSettings(settings, Rollout(max_new_tokens=LONGEST), Watch(), 0)
-    )
+    rollout = Rollout(max_new_tokens=LONGEST, temperature=options.get("temperature", 1.0))
+    task = OnlineTask(policy(mine), None, None, online_task.OnlineSettings(settings, rollout, Watch(), 0))
     values, metrics = task.loss(task.module(*task.inputs(groups)), groups)
     assert_equal(values.mean(), mine, trainer._compute_loss(model, batch), model)
     clipped = trainer._metrics["eval"]["clip_ratio/region_mean"][-1]

@@ -8,7 +8,7 @@ from tests.policies.test_shared_prefix import COMPLETIONS, assert_same_gradients
 
 from chexalign.policies.forward import logps
 from chexalign.policies.forward.layers import decoder_layers
-from chexalign.policies.forward.logps import completion_logps, inner_model
+from chexalign.policies.forward.logps import Scoring, completion_logps, inner_model
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def scored(policy, prompts):
     ids, mask = policy.pad_completions(COMPLETIONS * 3)
 
     def score(**settings):
-        values = completion_logps(policy.model, prefix, ids, mask, **settings)
+        values = completion_logps(policy.model, prefix, ids, mask, Scoring(**settings))
         weights = torch.arange(1.0, len(values) + 1)[:, None]
         return values.detach(), gradients(policy.model, (values * weights).sum())
 
@@ -86,10 +86,10 @@ def test_free_completions_are_scored_without_gradient(policy, prompts):
     """Two learnt and one free completion per prompt: values as ever, gradients of the learnt ones alone."""
     prefix = policy.encode(prompts[:2])
     ids, mask = policy.pad_completions(COMPLETIONS * 2)
-    mixed = completion_logps(policy.model, prefix, ids, mask, kl_completions=1)
+    mixed = completion_logps(policy.model, prefix, ids, mask, Scoring(kl_completions=1))
     whole = completion_logps(policy.model, prefix, ids, mask)
     assert torch.allclose(mixed, whole, atol=1e-5)
     learnt = torch.tensor([True, True, False] * 2)
     assert_same_gradients(gradients(policy.model, mixed.sum()), gradients(policy.model, whole[learnt].sum()))
-    everything = completion_logps(policy.model, prefix, ids, mask, kl_completions=3)
+    everything = completion_logps(policy.model, prefix, ids, mask, Scoring(kl_completions=3))
     assert not everything.requires_grad and torch.allclose(everything, whole, atol=1e-5)

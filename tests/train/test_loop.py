@@ -272,6 +272,23 @@ def test_early_stopping_sees_and_keeps_averaged_weights(policy, prompts, tmp_pat
     assert 0 < float((seen[1] - start).abs().max()) < 3e-5  # two steps of 1e-3, seen through an average of 100
 
 
+def test_the_last_weights_of_a_run_with_an_average_are_the_average(prompts, tiny_folder, tmp_path):
+    """`keep: last` once left the raw weights there, so that `ema` changed no byte."""
+    from chexalign.policies import Policy
+
+    def trained(name, **given):
+        policy = Policy.load(tiny_folder)
+        items = [Example(p, (policy.completion_ids("No pneumothorax."),)) for p in prompts]
+        settings = LoopSettings(**{**SETTINGS, "micro_batch_size": 4, "eval_every": 9, "patience": 5, **given})
+        log = tmp_path / f"{name}.jsonl"
+        Trainer(ScoringTask(policy, Sft()), items, settings, tmp_path / name, log, "t", lambda: {"val_loss": 0.0}).run()
+        return policy.model.lm_head.weight.detach().clone()
+
+    start = Policy.load(tiny_folder).model.lm_head.weight.detach()
+    raw, average = trained("raw", keep="last"), trained("average", keep="last", ema=0.99)
+    assert 0 < float((average - start).abs().max()) < 0.1 * float((raw - start).abs().max())
+
+
 def test_adafactor_keeps_far_less_than_adamw(policy):
     sizes = {}
     for name in ("adamw", "adafactor"):

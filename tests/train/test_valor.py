@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from pydantic import ValidationError
 from tests.driver import OVERRIDES
 from tests.train.test_online_training import ONLINE, Vowels, prepared, rows_of
 
@@ -33,6 +34,20 @@ def test_the_stages_share_the_rounds():
     assert (second.rounds, second.freeze, second.patience) == (15, ("tower", "decoder"), 0)
     assert second.reward == "0.5*(rouge_l + every(3, bleu4)) + 0.5*(rank(visual))"
     assert [s.rounds for s in stages(train(stage_1_share=1.0), 20)] == [20]
+
+
+def test_an_empty_freeze_2_freezes_nothing_and_an_absent_one_as_stage_1_does():
+    assert [s.freeze for s in stages(train(freeze_2=()), 20)] == [("tower",), ()]
+    assert [s.freeze for s in stages(train(), 20)] == [("tower",), ("tower",)]
+
+
+def test_what_stage_2_cannot_do_is_refused_before_any_work():
+    given = {"reward": "rouge_l", "freeze": ["tower"], "lora": {"r": 4}}
+    with pytest.raises(ValidationError, match="same parts learn in both stages"):
+        Train(algorithm={"type": "valor", "freeze_2": ["tower", "projector"]}, **given)
+    with pytest.raises(ValidationError, match="nothing would learn"):
+        Train(algorithm={"type": "valor", "freeze_2": ["tower", "projector", "decoder"]}, reward="rouge_l")
+    assert Train(algorithm={"type": "valor", "freeze_2": ["tower"]}, **given).lora
 
 
 def test_the_ends_of_lambda_ask_one_judge_alone():

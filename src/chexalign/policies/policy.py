@@ -193,6 +193,7 @@ class Policy:
 
         `completions` holds, per prompt, lists of token ids (none empty). Each prompt is encoded once. Prompts that bring
         different numbers of completions are allowed. Gradients flow unless the caller turns them off.
+        They are the model's own, at temperature 1, whatever the scorer is set to.
         """
         if len(prompts) != len(completions):
             raise ValueError(f"{len(completions)} groups of completions for {len(prompts)} prompts")
@@ -201,7 +202,8 @@ class Policy:
         widest = max(map(len, completions))
         filled = [[*group, *[group[0]] * (widest - len(group))] for group in completions]
         ids, mask = self.pad_completions([tokens for group in filled for tokens in group])
-        logps = self.scorer(self.encode(prompts), ids, mask)
+        with self.scorer.at(temperature=1.0):
+            logps = self.scorer(self.encode(prompts), ids, mask)
         return [
             [logps[i * widest + j, : len(tokens)] for j, tokens in enumerate(group)]
             for i, group in enumerate(completions)

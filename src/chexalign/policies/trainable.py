@@ -40,6 +40,17 @@ def make_trainable(policy: Policy, freeze: Sequence[str], lora: Lora | None, see
     policy.reuse_features = "tower" in freeze
 
 
+def refuse_before_adapter(policy: Policy, freeze: Sequence[str]) -> None:
+    """Before a LoRA warm-up: what `train` will refuse after it. Its adapter holds the decoder alone, so no other part can
+    learn on top of it. Raises RecipeError."""
+    core, _ = inner_model(policy.model)
+    if lost := [p for p in ("tower", "projector") if p not in freeze and _attribute(core, p)]:
+        raise RecipeError(
+            f"warmup.lora makes an adapter of the decoder, which train.lora continues: the {lost[0]} cannot learn then; set "
+            "train.freeze=[tower, projector]"
+        )
+
+
 def _narrow(model: Any, dtype: torch.dtype) -> None:
     """Keep the adapted layers' frozen weights in the type of the products: autocast would make that copy in every pass.
 

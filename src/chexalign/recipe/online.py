@@ -88,7 +88,9 @@ class Rollout(Section):
     """How the policy samples while it learns. One round: a group of `n` samples for each of `train.batch_size` studies."""
 
     n: Annotated[int, Field(ge=2)] = 8
-    temperature: Rate = 1.0  # log-probs and ratios are the model's own, at temperature 1
+    temperature: Rate = (
+        1.0  # log-probs, ratios and the KL are of what is drawn at it: logits over the temperature, as in TRL
+    )
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_new_tokens: Count = 512
     mask_truncated: bool = False  # a sample cut at max_new_tokens does not learn; its reward still counts in its group

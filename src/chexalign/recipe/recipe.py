@@ -9,7 +9,7 @@ from pydantic import Field, StrictBool, field_validator, model_validator
 
 from chexalign.recipe.base import Count, Rate, Section, Share
 from chexalign.recipe.engine import Engine, InProcess, refuse_endpoint
-from chexalign.recipe.policy import PolicySection
+from chexalign.recipe.policy import Lora, PolicySection
 from chexalign.recipe.preference import Pairs
 from chexalign.recipe.sweep import Sweep
 from chexalign.recipe.train import Train
@@ -123,4 +123,18 @@ class Recipe(Section):
             raise ValueError("evaluate.untuned: there is no model from before a warm-up; remove it")
         if warmup is not None and warmup.lora is not None and warmup.tower.steps:
             raise ValueError("warmup.lora adapts the decoder: set warmup.tower.steps=0")
+        if warmup is not None and warmup.lora and self.train.lora:
+            self._one_adapter(warmup.lora, self.train.lora)
         return self
+
+    @staticmethod
+    def _one_adapter(first: Lora, then: Lora) -> None:
+        """`train.lora` continues the adapter that `warmup.lora` makes: refused here, not after the warm-up."""
+        if then.dropout:
+            raise ValueError(
+                "train.lora.dropout must be 0 where an adapter is continued: the reference would be another"
+            )
+        for name in ("r", "alpha", "dora", "targets"):
+            was, now = getattr(first, name), getattr(then, name)
+            if now not in (was, "all-linear"):  # all that the adapter has
+                raise ValueError(f"train.lora continues warmup.lora's adapter: {name} is {was} there and {now} here")

@@ -63,6 +63,17 @@ class Train(Section):
             raise ValueError("freeze: tower, projector and decoder are all frozen: nothing would learn")
         return self
 
+    @model_validator(mode="after")
+    def _both_stages_learn(self) -> Train:
+        later = self.algorithm.freeze_2 if isinstance(self.algorithm, Valor) else None
+        if later is None:
+            return self
+        if self.lora is not None and set(later) != set(self.freeze):
+            raise ValueError("algorithm.freeze_2: with train.lora the same parts learn in both stages; remove it")
+        if len(set(later)) == 3:
+            raise ValueError("algorithm.freeze_2: tower, projector and decoder are all frozen: nothing would learn")
+        return self
+
     @property
     def online(self) -> bool:
         """Whether the algorithm learns from rewards of its own samples, and so needs no pairs."""

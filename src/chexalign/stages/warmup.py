@@ -25,7 +25,7 @@ from chexalign.policies.checkpoints.tiny import build_tiny
 from chexalign.policies.model_of_recipe import limit_pixels, load_model
 from chexalign.policies.policy import Policy
 from chexalign.policies.presets import wording_of
-from chexalign.policies.trainable import make_trainable
+from chexalign.policies.trainable import make_trainable, refuse_before_adapter
 from chexalign.processes import is_main
 from chexalign.recipe.preference import Sft
 from chexalign.recipe.warmup import Phase
@@ -63,6 +63,8 @@ def warm_up(run: Run) -> StageResult:
     work = run.path("warmup")
     with main_first():
         latest, extra = _start(run, work, train), {}
+    if warmup.lora and run.recipe.train.lora:
+        refuse_before_adapter(_opened(run, latest), run.recipe.train.freeze)
     if warmup.expert.steps:
         extra["expert"] = _expert(run, studies)
     for name, (phase, function) in phases.items():

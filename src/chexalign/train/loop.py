@@ -175,6 +175,8 @@ class Trainer(Generic[Item]):
                 if whole and (step + 1) // s.repeat % -(-s.save_every // s.repeat) == 0 and step + 1 < s.steps:
                     self.checkpoint.write(self.state)
         if self.state["best"] is not None and s.keep == "last":
+            if self.ema:
+                self.ema.exchange()  # the average is what was validated, and what is kept
             self.state["best_step"] = self.state["step"]
             write_weights(self.task.module, self.folder / "best.pt")
         elif self.state["best"] is not None:

@@ -8,9 +8,9 @@ such a cache (recurrent state) takes the plain path of unshared.py.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -125,18 +125,24 @@ def encode_prefix(model: Any, prefix: Prefix, checkpointing: bool = False) -> En
     return Encoded(output.past_key_values, output.last_hidden_state[:, -1], prefix.mask, deltas)
 
 
-def completion_logps(
-    model: Any, prefix: Prefix, ids: Tensor, mask: Tensor, kl_completions: int = 0, checkpointing: bool = False
-) -> Tensor:
+@dataclass(frozen=True)
+class Scoring:
+    """How completions are scored."""
+
+    kl_completions: int = 0  # of every prompt the last so many are scored without gradient, on the same prefix pass
+    checkpointing: bool = False  # recompute activations in the backward pass
+    temperature: float = 1.0  # the logits are divided by it: log-probs of what was drawn at that temperature
+
+
+def completion_logps(model: Any, prefix: Prefix, ids: Tensor, mask: Tensor, how: Scoring = Scoring()) -> Tensor:
     """Log-probs of completion tokens, (B·G, T) → (B·G, T), in nats; 0 where `mask` is 0.
 
     `ids` are right-padded completions, the G of prompt 0 first; G = len(ids) / B. No logits exist at prompt positions.
-    The last `kl_completions` completions of every prompt are scored without gradient, on the same prefix pass.
     """
-    encoded = encode_prefix(model, prefix, checkpointing)
-    prompts, length = len(prefix.ids), ids.shape[1]
+    encoded = encode_prefix(model, prefix, how.checkpointing)
+    prompts, length, kl_completions = len(prefix.ids), ids.shape[1], how.kl_completions
     if not kl_completions:
-        return _score(model, encoded.expand(len(ids) // prompts), ids, mask, checkpointing)
+        return _score(model, encoded.expand(len(ids) // prompts), ids, mask, how)
     ids, mask = (x.view(prompts, -1, length) for x in (ids, mask))
     learnt = ids.shape[1] - kl_completions
     with torch.no_grad():
@@ -145,44 +151,45 @@ def completion_logps(
             encoded.copy().expand(kl_completions),
             ids[:, learnt:].flatten(0, 1),
             mask[:, learnt:].flatten(0, 1),
-            False,
+            replace(how, checkpointing=False),
         )
     parts = [without.view(prompts, kl_completions, length)]
     if learnt:
         scored = _score(
-            model, encoded.expand(learnt), ids[:, :learnt].flatten(0, 1), mask[:, :learnt].flatten(0, 1), checkpointing
+            model, encoded.expand(learnt), ids[:, :learnt].flatten(0, 1), mask[:, :learnt].flatten(0, 1), how
         )
         parts.insert(0, scored.view(prompts, learnt, length))
     return torch.cat(parts, dim=1).flatten(0, 1)
 
 
-def _score(model: Any, encoded: Any, ids: Tensor, mask: Tensor, checkpointing: bool) -> Tensor:
+def _score(model: Any, encoded: Any, ids: Tensor, mask: Tensor, how: Scoring) -> Tensor:
     core, head = inner_model(model)
     hidden = encoded.last[:, None]
     if ids.shape[1] > 1:
-        with checkpointed(core, keep_cache=False) if checkpointing else nullcontext():
+        with checkpointed(core, keep_cache=False) if how.checkpointing else nullcontext():
             hidden = torch.cat([hidden, encoded.read(model, ids[:, :-1], mask[:, :-1])], dim=1)
-    return _token_logps(head, hidden, ids) * mask
+    return _token_logps(head, hidden, ids, how.temperature) * mask
 
 
-def _token_logps(head: Head, hidden: Tensor, ids: Tensor) -> Tensor:
-    """log softmax of the head's logits at `ids`, (N, T, H), (N, T) → (N, T), in fp32.
+def _token_logps(head: Head, hidden: Tensor, ids: Tensor, temperature: float) -> Tensor:
+    """log softmax of the head's logits over the temperature at `ids`, (N, T, H), (N, T) → (N, T), in fp32.
 
     Where all the logits would be more than CHUNK_LOGITS, they exist a chunk at a time, in the backward pass too.
     """
     flat, targets = hidden.flatten(0, 1), ids.flatten()
     size = max(1, CHUNK_LOGITS // head.out_features)
     if len(flat) <= size:
-        return _logps_of(head, flat, targets).view_as(ids)
+        return _logps_of(head, flat, targets, temperature).view_as(ids)
     parts = [
-        checkpoint(_logps_of, head, h, t, use_reentrant=False)
+        checkpoint(_logps_of, head, h, t, temperature, use_reentrant=False)
         for h, t in zip(flat.split(size), targets.split(size), strict=True)
     ]
     return torch.cat(parts).view_as(ids)
 
 
-def _logps_of(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
-    return -F.cross_entropy(head(hidden).float(), targets, reduction="none")
+def _logps_of(head: Head, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    logits = head(hidden).float()
+    return -F.cross_entropy(logits if temperature == 1.0 else logits / temperature, targets, reduction="none")
 
 
 class Scorer(nn.Module):
@@ -193,8 +200,20 @@ class Scorer(nn.Module):
         self.model = model
         self.compute_dtype: torch.dtype | None = None  # of matrix products, where it is not the weights'
         self.checkpointing = False  # recompute activations in the backward pass: less memory, about a third more time
+        self.temperature = 1.0  # the logits are divided by it: log-probs of what was drawn at that temperature
+
+    @contextmanager
+    def at(self, temperature: float) -> Iterator[None]:
+        """Inside, log-probs are those at this temperature."""
+        before = self.temperature
+        self.temperature = temperature
+        try:
+            yield
+        finally:
+            self.temperature = before
 
     def forward(self, prefix: Prefix, ids: Tensor, mask: Tensor, kl_completions: int = 0) -> Tensor:
         checkpointing = self.checkpointing and torch.is_grad_enabled()
         with torch.autocast(ids.device.type, self.compute_dtype, enabled=self.compute_dtype is not None):
-            return completion_logps(self.model, prefix, ids, mask, kl_completions, checkpointing)
+            how = Scoring(kl_completions, checkpointing, self.temperature)
+            return completion_logps(self.model, prefix, ids, mask, how)

@@ -54,6 +54,9 @@ class OnlineTask:
         self.policy, self.reference, self.judge, self.settings = policy, reference, judge, settings
         self.algorithm = algorithm_of(settings.algorithm)
         self.module: nn.Module = policy.scorer
+        for scored_by in (policy, reference):
+            if scored_by is not None:  # as TRL does: ratios and KL are those of the distribution that was sampled from
+                scored_by.scorer.temperature = settings.rollout.temperature
         self.memory: dict[str, float] = {}  # what the algorithm remembers, a number per study
         self.warned: dict[str, int] = {}  # rounds in which each bound was left
         self._groups: list[Group] = []
@@ -127,11 +130,12 @@ class OnlineTask:
 
     @torch.no_grad()
     def _with_logps(self, groups: Sequence[Group]) -> list[Group]:
-        """The reference's log-probs; in 16-bit also the old ones, which a sampler's other rounding would move.
+        """The reference's log-probs; in 16-bit also the old ones, which a sampler's other rounding would move, and away
+        from temperature 1, where the sampler's are not those of what it drew.
 
         The reference encodes the prompts itself: an earlier stage may have moved the policy's tower.
         """
-        if self.policy.scorer.compute_dtype is not None:
+        if self.policy.scorer.compute_dtype is not None or self.settings.rollout.temperature != 1:
             rows = _ragged(self.policy.scorer(*self.inputs(groups)), groups)
             groups = [replace(g, old_logps=r[: len(g.old_logps)]) for g, r in zip(groups, rows, strict=True)]
         if not self.algorithm.reference(self.settings.algorithm):

@@ -12,9 +12,10 @@ def stages(train: Train, rounds: int) -> list[OnlineStage]:
     s, text = train.algorithm, train.reward
     assert isinstance(s, Valor) and text is not None
     first, patience = round(s.stage_1_share * rounds), train.watch.patience
+    freeze_2 = train.freeze if s.freeze_2 is None else s.freeze_2  # `[]` freezes nothing
     both = [
         OnlineStage(text, first, train.freeze, s.plateau or patience),
-        OnlineStage(mixed(text, s.visual, s.lambda_vis), rounds - first, s.freeze_2 or train.freeze, patience),
+        OnlineStage(mixed(text, s.visual, s.lambda_vis), rounds - first, freeze_2, patience),
     ]
     return [stage for stage in both if stage.rounds]
 
