@@ -26,7 +26,7 @@ demo: setup
 test: setup
 	$(BIN)/pytest
 
-# Side by side with TRL; about 25 minutes on two quiet cores. Rewrites the tables of docs/understand/engine.md.
+# Side by side with TRL; about 25 minutes on two quiet cores. Rewrites the tables of docs/evidence/engine.md.
 bench: setup
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/online.py

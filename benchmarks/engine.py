@@ -3,7 +3,7 @@
     python benchmarks/engine.py             all of it (`make bench`), about ten minutes on two quiet cores
     python benchmarks/engine.py one_image   one case, printed, not written
 
-Writes benchmarks/results/engine.json and the tables between the marks of docs/understand/engine.md.
+Writes benchmarks/results/engine.json and the tables between the marks of docs/evidence/engine.md.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from engine_parts.setting import BATCH, CASES, Case, examples, policy, rows
 
 THREADS, WARM, STEPS, COMPARED = 2, 2, 6, 5
 RESULTS = Path(__file__).parent / "results" / "engine.json"
-PAGE = Path(__file__).parents[1] / "docs" / "understand" / "engine.md"
+PAGE = Path(__file__).parents[1] / "docs" / "evidence" / "engine.md"
 ALGORITHMS = {
     "dpo": settings.Dpo(),
     "lc_dpo": settings.LcDpo(),

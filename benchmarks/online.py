@@ -6,7 +6,7 @@
     python benchmarks/online.py memory          peak memory alone
 
 Every completion of both sides has exactly 80 tokens.
-Writes benchmarks/results/online.json and the tables of docs/understand/engine.md.
+Writes benchmarks/results/online.json and the tables of docs/evidence/engine.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The arms and tables of docs/use/impressions.md: python benchmarks/rgro_openi.py [key=value …] [--out DIR] [--arms NAME …]
+"""The arms and tables of docs/evidence/impressions.md.
+
+python benchmarks/rgro_openi.py [key=value …] [--out DIR] [--arms NAME …]
 
 Runs recipes/rgro_openi.yaml for every arm below into DIR (runs/rgro by default) and prints a table of those that are finished:
 SFT (the run's baseline), the aligned policy and their paired difference, means over the test studies with 90 % bootstrap

@@ -201,7 +201,7 @@ def test_on_abnormal_openi_studies_a_normal_template_is_below_another_human_repo
 
 
 def test_agreement_with_radiologists(shared):
-    """The bar of issue 4: Spearman .78 with the mean rating. Made with these rows in sight: docs/use/scorecard.md."""
+    """The bar of issue 4: Spearman .78 with the mean rating. Made with these rows in sight: docs/evidence/judges.md."""
     import json
 
     from scipy.stats import spearmanr

@@ -46,8 +46,8 @@ def answer(card: Card) -> list[str]:
             said.append("Every other judge measured here is measurably worse.")
         if "finding_f1_weighted" in {row["name"].removeprefix("lc_") for row in judged}:
             said.append(
-                "finding_f1_weighted was made with RadPref's 100 rated reports in sight (docs/use/scorecard.md): on those, its "
-                "agreement is flattered; expect less on others."
+                "finding_f1_weighted was made with RadPref's 100 rated reports in sight (docs/evidence/judges.md): on those, "
+                "its agreement is flattered; expect less on others."
             )
         if card["raters"] and card["raters"]["mean"] is not None:
             said.append(f"One radiologist against the mean of the others reaches {card['raters']['mean']:.2f}.")

@@ -10,7 +10,7 @@ A reference state is found as far as its best counterpart goes: kinship of the t
 errors; the remainder is missed. A report state is invented as far as nothing in the reference is akin to it, so one
 error in an attribute is counted once. p keeps the score graded where a side is normal: inventing an urgent finding on a
 normal chest costs more than a benign one. Made by clinical reasoning after CRIMSON (reference/judges.md, section 9); no number
-was optimised on ratings, but its form was chosen with RadPref's in sight (docs/use/scorecard.md).
+was optimised on ratings, but its form was chosen with RadPref's in sight (docs/evidence/judges.md).
 """
 
 from __future__ import annotations
