@@ -1,4 +1,4 @@
-"""Sources: name → function(settings, seed, folder, drops) yielding studies. A new source is one file and one line here."""
+"""Sources: name → function(settings, seed, folder, drops) yielding studies. A new source is one file and one entry here."""
 
 from __future__ import annotations
 
@@ -14,11 +14,38 @@ from chexalign.errors import RecipeError, WorkError
 from chexalign.recipe.recipe import Studies
 from chexalign.records import Study
 
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """How a source is reached, and what the rest of the house must know about it: nobody asks for a source by name."""
+
+    where: str  # module:function
+    description: str
+    has_images: bool = True  # False: texts alone, so that a study without an image is no fault
+    brings_splits: bool = False  # True: its rows may name their split; the others are split by patient
+    is_drawn: bool = False  # True: a program draws any number of studies, and their images into the run folder
+
+
 SOURCES = {
-    "phantom": ("chexalign.data.sources:phantom", "drawn radiographs with known findings and grammar-written reports"),
-    "openi": ("chexalign.data.sources:openi", "3,955 real reports in the torchxrayvision wheel, no images"),
-    "iu_xray": ("chexalign.data.sources:iu_xray", "a folder with studies.jsonl and images/ (IU X-ray layout)"),
-    "jsonl": ("chexalign.data.sources:jsonl", "your own studies: one JSON object per line, images beside it"),
+    "phantom": SourceEntry(
+        "chexalign.data.sources:phantom",
+        "drawn radiographs with known findings and grammar-written reports",
+        is_drawn=True,
+    ),
+    "openi": SourceEntry(
+        "chexalign.data.sources:openi",
+        "3,955 real reports in the torchxrayvision wheel, no images",
+        has_images=False,
+    ),
+    "iu_xray": SourceEntry(
+        "chexalign.data.sources:iu_xray",
+        "a folder with studies.jsonl and images/ (IU X-ray layout)",
+    ),
+    "jsonl": SourceEntry(
+        "chexalign.data.sources:jsonl",
+        "your own studies: one JSON object per line, images beside it",
+        brings_splits=True,
+    ),
 }
 
 
@@ -37,14 +64,31 @@ class Drops:
 Source = Callable[[Studies, int, Path, Drops], Iterator[Study]]
 
 
-def load_source(name: str) -> Source:
-    """The source called `name`. Raises RecipeError naming the nearest one."""
+def source_entry(name: str) -> SourceEntry:
+    """What is known of the source called `name`. Raises RecipeError naming the nearest one."""
     if name not in SOURCES:
         close = difflib.get_close_matches(name, SOURCES, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(SOURCES)}"
         raise RecipeError(f"studies.source: no source {name!r}; {hint}")
-    module, _, function = SOURCES[name][0].partition(":")
+    return SOURCES[name]
+
+
+def load_source(name: str) -> Source:
+    """The function of the source called `name`. Raises RecipeError naming the nearest one."""
+    module, _, function = source_entry(name).where.partition(":")
     return getattr(importlib.import_module(module), function)
+
+
+def image_folder(settings: Studies, run_folder: Path) -> Path:
+    """The folder that a source's image paths are relative to: `studies.root` (or the folder of that file), or the run's."""
+    if source_entry(settings.source).is_drawn or settings.root is None:
+        return run_folder
+    return settings.root.parent if settings.root.is_file() else settings.root
+
+
+def may_lack_images(study: Study) -> bool:
+    """True for a study of a source of texts alone; a source that is not ours (a row's own `source`) is held to have images."""
+    return study.source in SOURCES and not SOURCES[study.source].has_images
 
 
 def unit_hash(*parts: object) -> float:

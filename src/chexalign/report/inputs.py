@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chexalign.data import SOURCES
 from chexalign.errors import WorkError
 
 WARMUP_LOGS = {
@@ -69,6 +70,12 @@ def read_results(folder: Path) -> dict[str, Any]:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """`manifest.json` of a run, empty where it is missing."""
     return read_json(folder / "manifest.json", dict) or {}
+
+
+def is_drawn(manifest: dict[str, Any]) -> bool:
+    """Whether the run's studies were drawn by a program. A manifest without a source we know says nothing: False."""
+    entry = SOURCES.get(str(mapping(mapping(manifest.get("recipe")).get("studies")).get("source")))
+    return entry is not None and entry.is_drawn
 
 
 def read_rows(path: Path) -> list[dict[str, Any]] | None:

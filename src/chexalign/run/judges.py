@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chexalign.data import image_folder
 from chexalign.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -29,10 +30,9 @@ def with_visual_defaults(recipe: Recipe, folder: Path) -> Recipe:
     given = recipe.judges.get("visual")
     if given is None:
         return recipe
-    studies, own = recipe.studies, {}
+    own: dict[str, str] = {}
     if "images" not in given:
-        root = folder if studies.source == "phantom" or studies.root is None else studies.root
-        own["images"] = str(root.parent if root.is_file() else root)
+        own["images"] = str(image_folder(recipe.studies, folder))
     if given.get("model") == "expert":
         own["model"] = str(folder / "expert")
     return recipe.model_copy(update={"judges": {**recipe.judges, "visual": {**given, **own}}})

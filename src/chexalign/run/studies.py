@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from chexalign.data import unit_hash
+from chexalign.data import image_folder, unit_hash
 from chexalign.errors import WorkError
 from chexalign.jsonl import read_records
 from chexalign.recipe.recipe import Recipe
@@ -44,7 +44,4 @@ def place_of(recipe: Recipe, study: Study) -> float:
 
 def image_root(run: Run) -> Path:
     """The folder that the image paths of studies.jsonl are relative to."""
-    settings = run.recipe.studies
-    if settings.source == "phantom" or settings.root is None:
-        return run.path("images").parent
-    return settings.root if settings.root.is_dir() else settings.root.parent
+    return image_folder(run.recipe.studies, run.path("images").parent)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chexalign.data import Drops, check_leakage, load_source
+from chexalign.data import Drops, check_leakage, image_folder, load_source, may_lack_images, source_entry
 from chexalign.data.images import ImageError, load_image
 from chexalign.errors import RecipeError, WorkError
 from chexalign.recipe.recipe import Recipe
@@ -21,7 +21,7 @@ from chexalign.run.task import missing_section, reference
 from chexalign.stages.studies import needed_splits
 
 LOOKED_AT = 50  # images decoded
-PHANTOM_LIMIT = 50  # studies drawn
+DRAWN_LIMIT = 50  # studies drawn, where the source draws them
 
 Finding = tuple[bool, str]
 
@@ -40,17 +40,16 @@ def check_recipe(recipe: Recipe) -> Iterator[Finding]:
 
 def _read(recipe: Recipe, folder: Path) -> tuple[list[Study], Drops, Path]:
     settings, drops = recipe.studies, Drops()
-    if settings.source == "phantom":
-        settings = settings.model_copy(update={"n": min(settings.n or PHANTOM_LIMIT, PHANTOM_LIMIT)})
+    if source_entry(settings.source).is_drawn:
+        settings = settings.model_copy(update={"n": min(settings.n or DRAWN_LIMIT, DRAWN_LIMIT)})
     studies = list(load_source(settings.source)(settings, recipe.seed, folder, drops))
-    root = folder if settings.root is None else settings.root if settings.root.is_dir() else settings.root.parent
-    return studies, drops, root
+    return studies, drops, image_folder(settings, folder)
 
 
 def _check_studies(recipe: Recipe, studies: list[Study], drops: Drops) -> Iterator[Finding]:
     splits = Counter(s.split for s in studies)
     shown = ", ".join(f"{splits[k]} {k}" for k in ("train", "val", "test"))
-    drawn = " (a draw of the phantom law)" if recipe.studies.source == "phantom" else ""
+    drawn = " (a draw of the phantom law)" if source_entry(recipe.studies.source).is_drawn else ""
     yield all(splits[k] for k in needed_splits(recipe)), f"{len(studies)} studies{drawn}: {shown}"
     yield (
         not drops.lines,
@@ -70,7 +69,7 @@ def _check_studies(recipe: Recipe, studies: list[Study], drops: Drops) -> Iterat
 
 def _check_images(recipe: Recipe, studies: list[Study], root: Path) -> Iterator[Finding]:
     broken, looked, sizes = [], 0, set()
-    without = sum(not s.images for s in studies if s.source != "openi")
+    without = sum(not s.images for s in studies if not may_lack_images(s))
     if without and recipe.studies.max_images:
         note = "these are dropped; studies.max_images=0 for text alone"
         yield (
@@ -196,7 +195,7 @@ def _check_disk(recipe: Recipe, n_studies: int) -> Finding:
     """Rows of text, images drawn, and three copies of the policy (baseline, aligned, checkpoint with AdamW's state)."""
     n = recipe.studies.n or n_studies
     rows = n * recipe.sample.n * 4_000
-    images = n * 12_000 if recipe.studies.source == "phantom" else 0
+    images = n * 12_000 if source_entry(recipe.studies.source).is_drawn else 0
     local = Path(recipe.policy.model)
     weights = sum(p.stat().st_size for p in local.glob("*.safetensors")) if local.is_dir() else 20_000_000
     need = rows + images + 6 * weights

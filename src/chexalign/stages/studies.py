@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from chexalign.data import Drops, check_leakage, load_source, unit_hash
+from chexalign.data import Drops, check_leakage, load_source, may_lack_images, source_entry, unit_hash
 from chexalign.data.images import ImageError, load_image
 from chexalign.data.masks import unmasked
 from chexalign.errors import WorkError
@@ -52,7 +52,7 @@ def needed_splits(recipe: Recipe) -> tuple[str, ...]:
 
 def _in_drawn_order(studies: list[Study], run: Run) -> list[Study]:
     """When only some studies are wanted, patients come in a seeded random order and each patient's studies stay together."""
-    if run.recipe.studies.source == "phantom" or run.recipe.studies.n is None:
+    if source_entry(run.recipe.studies.source).is_drawn or run.recipe.studies.n is None:
         return studies
     return sorted(studies, key=lambda s: unit_hash("draw", run.recipe.seed, s.patient_id))
 
@@ -81,7 +81,7 @@ def _usable(studies: list[Study], root: Path, run: Run, drops: Drops) -> Iterato
 
 
 def _check_images(study: Study, root: Path, max_images: int, decode: bool) -> None:
-    if not study.images and study.source not in ("openi",) and max_images > 0:
+    if not study.images and not may_lack_images(study) and max_images > 0:
         raise ImageError("has no image of a wanted view (studies.views); set studies.max_images=0 for text alone")
     for path, _view in study.images[:max_images]:
         if decode:

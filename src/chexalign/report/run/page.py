@@ -12,7 +12,7 @@ import yaml
 from markupsafe import Markup
 
 from chexalign.report import wording
-from chexalign.report.inputs import RunFiles, image_uri, mapping, read_run
+from chexalign.report.inputs import RunFiles, image_uri, is_drawn, mapping, read_run
 from chexalign.report.render import fill
 from chexalign.report.run import figures, tables
 from chexalign.report.run.grounding import grounding_section
@@ -83,7 +83,7 @@ def _summary(run: RunFiles) -> dict[str, Any]:
         "warnings": [*(str(w) for w in results.get("warnings") or []), *figures.collapse_warnings(run)],
         "level": wording.percent(wording.number(results.get("level")) or 0.9),
         "n_bootstrap": wording.whole(wording.count(results.get("n_bootstrap"))),
-        "is_phantom": mapping(recipe.get("studies")).get("source") == "phantom",
+        "is_drawn": is_drawn(manifest),
         "decoding": str(results.get("decoding") or "decoding not recorded"),
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from chexalign.errors import WorkError
 from chexalign.report import wording
-from chexalign.report.inputs import mapping, read_json, read_manifest
+from chexalign.report.inputs import is_drawn, mapping, read_json, read_manifest
 from chexalign.report.render import fill
 from chexalign.report.run import figures, tables
 from chexalign.report.run.page import put, write_page
@@ -128,7 +128,7 @@ def render(run_dir: Path, found: dict[str, Any]) -> str:
         name=str(found.get("recipe")),
         answer=_answer(found),
         warnings=_warnings(found),
-        is_phantom=mapping(mapping(manifest.get("recipe")).get("studies")).get("source") == "phantom",
+        is_drawn=is_drawn(manifest),
         level=percent(number(found.get("level")) or 0.9),
         n_pairs="" if count(found.get("n_pairs")) is None else whole(count(found.get("n_pairs"))),
         n_validation=whole(count(found.get("n_validation"))),
