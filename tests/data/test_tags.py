@@ -5,6 +5,7 @@ import pytest
 from chexalign.data.tags import body_of, wrapped
 from chexalign.judges import load
 from chexalign.judges.contract import reward
+from chexalign.judges.request import RewardRequest
 from chexalign.policies import Policy
 from chexalign.policies.forward.generate import Sampled
 from chexalign.recipe.online import Rollout
@@ -65,7 +66,7 @@ def test_judges_read_the_text_and_the_format_reward_what_was_written(taught, tin
 
 
 def test_without_tags_format_reads_the_reports_themselves():
-    answers = reward(load("format"), [wrapped("x"), "x"], ["r", "r"])
+    answers = reward(load("format"), RewardRequest([wrapped("x"), "x"], ["r", "r"]))
     assert [a.score for a in answers] == [1.0, 0.0]
 
 

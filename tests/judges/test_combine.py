@@ -9,6 +9,7 @@ from chexalign.errors import RecipeError
 from chexalign.judges import combine, load
 from chexalign.judges.contract import Judgement, context_of, reward
 from chexalign.judges.line import FUNCTIONS, leaf_names
+from chexalign.judges.request import RewardRequest
 
 NO_IDEA = Judgement(None, "no idea")
 
@@ -29,7 +30,7 @@ class Fixed:
 
 
 def ask(judge, *reports, **context):
-    return reward(judge, reports, ["ref"] * len(reports), None, **context)
+    return reward(judge, RewardRequest(reports, ["ref"] * len(reports), **context))
 
 
 def scores(judge, *reports, **context):
@@ -103,8 +104,8 @@ def test_group_and_step_reach_the_innermost_part():
     judge = load("rouge_l + every(2, 0.5*rank(rouge_1))")
     assert context_of(judge) == {"group", "step"}
     rows = ["Small effusion.", "Large effusion."], ["Small effusion."] * 2
-    full = reward(judge, *rows, None, ["g", "g"], 5)
-    off = reward(judge, *rows, None, ["g", "g"], 4)
+    full = reward(judge, RewardRequest(*rows, None, ["g", "g"], 5))
+    off = reward(judge, RewardRequest(*rows, None, ["g", "g"], 4))
     assert [a.score for a in full] == pytest.approx([1.5, 0.5]) and [a.score for a in off] == pytest.approx([1.0, 0.5])
 
 

@@ -20,6 +20,7 @@ from chexalign.judges import from_recipe, load
 from chexalign.judges.combine import length_controlled
 from chexalign.judges.contract import MEMORY, Judgement, TextJudge, context_of, reward
 from chexalign.judges.registry import JUDGES, LC
+from chexalign.judges.request import RewardRequest
 from chexalign.labels import label_report, positive_set
 
 FORM = {"format", "finding_consistency"}  # look at the report alone, or at the study
@@ -119,7 +120,7 @@ def test_a_batch_gives_what_its_rows_give_in_any_order_and_again(judge):
 
 def test_a_group_of_equal_texts_gets_equal_scores(judge):
     assert len(set(scores(judge, [REPORTS[5]] * 8, [REFERENCES[0]] * 8))) == 1
-    answers = reward(judge, [REPORTS[5]] * 8, [REFERENCES[0]] * 8, None, ["g"] * 8, 3)
+    answers = reward(judge, RewardRequest([REPORTS[5]] * 8, [REFERENCES[0]] * 8, None, ["g"] * 8, 3))
     assert len({a.score for a in answers}) == 1
 
 

@@ -9,6 +9,7 @@ from chexalign.errors import Abstain, RecipeError
 from chexalign.judges import load
 from chexalign.judges.contract import context_of, reward
 from chexalign.judges.prompted.pairwise import read_choice
+from chexalign.judges.request import RewardRequest
 from chexalign.llm.reply import Reply
 
 REFERENCE = "Small left effusion. Cardiomegaly."
@@ -110,10 +111,12 @@ def test_offline_the_sign_of_a_judges_difference_beyond_the_margin():
 def test_in_a_group_the_share_of_wins():
     judge = load("pairwise")
     assert context_of(judge) == {"group"}
-    answers = reward(judge, [GOOD, BAD, FAIR, GOOD, GOOD], [REFERENCE] * 5, group_ids=["s", "s", "s", "t", "t"])
+    answers = reward(
+        judge, RewardRequest([GOOD, BAD, FAIR, GOOD, GOOD], [REFERENCE] * 5, group_ids=["s", "s", "s", "t", "t"])
+    )
     assert [a.score for a in answers] == [1.0, 0.0, 0.5, 0.5, 0.5]
     assert answers[0].details == {"wins": 2, "ties": 0, "losses": 0, "unanswered": 0}
-    alone = reward(judge, [GOOD], [REFERENCE], group_ids=["s"])[0]
+    alone = reward(judge, RewardRequest([GOOD], [REFERENCE], group_ids=["s"]))[0]
     assert alone.score is None and "group of one" in alone.error
     with pytest.raises(RecipeError, match="compares the reports of a group"):
         judge.score([GOOD], [REFERENCE])
@@ -122,6 +125,6 @@ def test_in_a_group_the_share_of_wins():
 def test_unanswered_comparisons_of_a_group_do_not_count():
     with serve(lambda n, body: answer("?") if FAIR in drafts(body) else better_of(len)(n, body)) as served:
         judge = load("pairwise", url=served.url, model="m")
-        answers = reward(judge, [GOOD, FAIR, BAD], [REFERENCE] * 3, group_ids=["s"] * 3)
+        answers = reward(judge, RewardRequest([GOOD, FAIR, BAD], [REFERENCE] * 3, group_ids=["s"] * 3))
         assert [a.score for a in answers] == [1.0, None, 0.0]
         assert answers[0].details["unanswered"] == 1 and answers[1].error.startswith("parse_failed")

@@ -24,6 +24,7 @@ from chexalign.judges.combine import rank
 from chexalign.judges.contract import reward
 from chexalign.judges.neural.two_towers import open_two_towers
 from chexalign.judges.neural.visual import missing, visual
+from chexalign.judges.request import RewardRequest
 from chexalign.policies.checkpoints.tiny import build_tokenizer
 from chexalign.records import Study
 
@@ -115,7 +116,7 @@ def test_a_batch_gives_what_its_rows_give_in_any_order_and_again(model, image_fo
 def test_a_group_of_equal_texts_ties_and_ranks_are_valors(model, image_folder):
     judge = rank(visual(model=model, images=image_folder))
     reports, one = [TEXTS[0], TEXTS[1], TEXTS[0], TEXTS[2]], [STUDIES[0]] * 4
-    answers = reward(judge, reports, [""] * 4, one, ["g"] * 4)
+    answers = reward(judge, RewardRequest(reports, [""] * 4, one, ["g"] * 4))
     raw = [a.details["raw_score"] for a in answers]
     assert raw[0] == raw[2] and answers[0].score == answers[2].score
     best = max(range(4), key=raw.__getitem__)

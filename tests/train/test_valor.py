@@ -9,6 +9,7 @@ from tests.train.test_online_training import ONLINE, Vowels, prepared, rows_of
 
 from chexalign.judges import from_recipe
 from chexalign.judges.contract import reward
+from chexalign.judges.request import RewardRequest
 from chexalign.policies import Policy
 from chexalign.recipe.files import load_recipe
 from chexalign.recipe.online import Rollout, Valor
@@ -63,7 +64,7 @@ def test_both_rewards_by_hand():
 
     def scores(line, step):
         judge = from_recipe(line, {}, REWARDS_SEE)
-        return [a.score for a in reward(judge, reports, [reference] * 4, studies, ["s"] * 4, step)]
+        return [a.score for a in reward(judge, RewardRequest(reports, [reference] * 4, studies, ["s"] * 4, step))]
 
     rouge, bleu, place = scores("rouge_l", 0), scores("bleu4", 0), scores("rank(bleu4)", 0)
     assert place[0] == 1 and min(place) >= 0

@@ -1,7 +1,9 @@
 """The judges: one table from a name to how it is made, and `load`. Importing this imports no judge.
 
-    judge = chexalign.judges.load("finding_f1")            # or a recipe line: "gate(format, 0.7*lc_finding_f1 + 0.3*rouge_l)"
-    judge.score(["Small left effusion."], ["Left effusion."])[0].score
+    >>> from chexalign.judges import load
+    >>> judge = load("chexpert_rule_f1")     # or a recipe line: "gate(format, 0.7*lc_finding_f1 + 0.3*rouge_l)"
+    >>> [answer.score for answer in judge.score(["Left effusion.", "Normal."], ["Small left effusion."] * 2)]
+    [1.0, 0.0]
 
 To add a judge, write a file with a function that returns one (see contract.py) and add its line to JUDGES.
 """
@@ -21,6 +23,10 @@ __all__ = ["JUDGES", "JudgeEntry", "Options", "from_recipe", "load"]
 
 def load(line: str, **options: Any) -> Judge:
     """The judge of this recipe line; `options` go to its one plain judge (name them by judge with `from_recipe`).
+
+    >>> answer = load("rouge_l").score(["No pneumothorax."], [""])[0]
+    >>> answer.score, answer.error          # a judge that cannot answer says why; it never says 0 for that
+    (None, 'the reference is empty')
 
     Raises RecipeError for a line that cannot be read, an unknown judge or an unknown option, naming the nearest.
     """

@@ -14,31 +14,7 @@ from typing import Any
 from chexalign.errors import RecipeError
 from chexalign.judges.contract import Judge, Judgement, Studies, context_of, reward
 from chexalign.judges.registry import LC
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a judge is asked: reports, their references, and what else there is to look at."""
-
-    reports: Sequence[str]
-    references: Sequence[str]
-    studies: Studies = None
-    group_ids: Sequence[str] | None = None
-    step: int | None = None
-    written: Sequence[str] | None = None
-
-    def put_to(self, judge: Judge) -> list[Judgement]:
-        return reward(judge, self.reports, self.references, self.studies, self.group_ids, self.step, self.written)
-
-    def rows(self, keep: Sequence[int]) -> Question:
-        return Question(
-            [self.reports[i] for i in keep],
-            [self.references[i] for i in keep],
-            None if self.studies is None else [self.studies[i] for i in keep],
-            None if self.group_ids is None else [self.group_ids[i] for i in keep],
-            self.step,
-            None if self.written is None else [self.written[i] for i in keep],
-        )
+from chexalign.judges.request import RewardRequest
 
 
 @dataclass(frozen=True)
@@ -48,7 +24,7 @@ class Combined:
     name: str
     kind: str  # the rule and its version
     parts: tuple[Judge, ...]
-    rule: Callable[[tuple[Judge, ...], Question], list[Judgement]]
+    rule: Callable[[tuple[Judge, ...], RewardRequest], list[Judgement]]
     needs: frozenset[str] = frozenset()
 
     @property
@@ -62,23 +38,15 @@ class Combined:
         return self.needs.union(*map(context_of, self.parts))
 
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
-        return reward(self, reports, references, studies)
+        return self.reward(RewardRequest(reports, references, studies))
 
-    def reward(
-        self,
-        reports: Sequence[str],
-        references: Sequence[str],
-        studies: Studies = None,
-        group_ids: Sequence[str] | None = None,
-        step: int | None = None,
-        written: Sequence[str] | None = None,
-    ) -> list[Judgement]:
-        for what, given in (("group", group_ids), ("step", step)):
+    def reward(self, request: RewardRequest) -> list[Judgement]:
+        for what, given in (("group", request.group_ids), ("step", request.step)):
             if what in self.needs and given is None:
                 raise RecipeError(
                     f"{self.name} looks at the {what} of a reward: use it in online training, not as a score"
                 )
-        return self.rule(self.parts, Question(reports, references, studies, group_ids, step, written))
+        return self.rule(self.parts, request)
 
 
 def length_controlled(judge: Judge) -> Combined:
@@ -88,8 +56,8 @@ def length_controlled(judge: Judge) -> Combined:
     reference of no words has ratio 1, and a negative score is multiplied, so that length never helps. # our choices
     """
 
-    def rule(parts: tuple[Judge, ...], asked: Question) -> list[Judgement]:
-        rows = zip(asked.put_to(parts[0]), asked.reports, asked.references, strict=True)
+    def rule(parts: tuple[Judge, ...], request: RewardRequest) -> list[Judgement]:
+        rows = zip(reward(parts[0], request), request.reports, request.references, strict=True)
         return [_shorten(answer, length_ratio(report, reference)) for answer, report, reference in rows]
 
     name = f"lc({judge.name})" if set(judge.name) & set(" (*") else LC + judge.name
@@ -126,10 +94,10 @@ def _parts(names: Sequence[str], answers: Sequence[Judgement]) -> dict[str, Any]
     }
 
 
-def _rowwise(of: Callable[[list[float]], float]) -> Callable[[tuple[Judge, ...], Question], list[Judgement]]:
-    def rule(parts: tuple[Judge, ...], asked: Question) -> list[Judgement]:
+def _rowwise(of: Callable[[list[float]], float]) -> Callable[[tuple[Judge, ...], RewardRequest], list[Judgement]]:
+    def rule(parts: tuple[Judge, ...], request: RewardRequest) -> list[Judgement]:
         names = [p.name for p in parts]
-        return [_together(names, row, of) for row in zip(*(asked.put_to(p) for p in parts), strict=True)]
+        return [_together(names, row, of) for row in zip(*(reward(p, request) for p in parts), strict=True)]
 
     return rule
 
@@ -157,13 +125,13 @@ def gate(condition: Judge, judge: Judge) -> Combined:
     A condition that finds the report inside its text (`details["body"]`, the judge `format`) hands that on.
     """
 
-    def rule(parts: tuple[Judge, ...], asked: Question) -> list[Judgement]:
+    def rule(parts: tuple[Judge, ...], request: RewardRequest) -> list[Judgement]:
         first, second = parts
-        conditions = asked.put_to(first)
+        conditions = reward(first, request)
         passed = [i for i, a in enumerate(conditions) if a.score is not None and a.score >= 1]
-        rows = asked.rows(passed)
-        rows = replace(rows, reports=[conditions[i].details.get("body", asked.reports[i]) for i in passed])
-        answers = dict(zip(passed, rows.put_to(second) if passed else [], strict=True))
+        rows = request.rows(passed)
+        rows = replace(rows, reports=[conditions[i].details.get("body", request.reports[i]) for i in passed])
+        answers = dict(zip(passed, reward(second, rows) if passed else [], strict=True))
         names = [first.name, second.name]
         out = []
         for i, condition in enumerate(conditions):
@@ -182,11 +150,11 @@ def every(k: int, judge: Judge) -> Combined:
     VALOR's clinical rewards, whose algorithm 1 counts updates from 1; `step` counts from 0, so that step k - 1 is asked.
     """
 
-    def rule(parts: tuple[Judge, ...], asked: Question) -> list[Judgement]:
-        assert asked.step is not None
-        if (asked.step + 1) % k:
-            return [Judgement(0.0, details={"note": f"not asked at step {asked.step}"}) for _ in asked.reports]
-        return asked.put_to(parts[0])
+    def rule(parts: tuple[Judge, ...], request: RewardRequest) -> list[Judgement]:
+        assert request.step is not None
+        if (request.step + 1) % k:
+            return [Judgement(0.0, details={"note": f"not asked at step {request.step}"}) for _ in request.reports]
+        return reward(parts[0], request)
 
     return Combined(f"every({k}, {judge.name})", f"every 1 {k}", (judge,), rule, frozenset({"step"}))
 
@@ -197,18 +165,18 @@ def rank(judge: Judge) -> Combined:
     Ties share their mean rank; a group of one gets 1. # our choices
     """
 
-    def rule(parts: tuple[Judge, ...], asked: Question) -> list[Judgement]:
-        assert asked.group_ids is not None
-        answers = asked.put_to(parts[0])
+    def rule(parts: tuple[Judge, ...], request: RewardRequest) -> list[Judgement]:
+        assert request.group_ids is not None
+        answers = reward(parts[0], request)
         groups: dict[str, list[float]] = defaultdict(list)
-        for group, answer in zip(asked.group_ids, answers, strict=True):
+        for group, answer in zip(request.group_ids, answers, strict=True):
             if answer.score is not None:
                 groups[group].append(answer.score)
         return [
             answer
             if answer.score is None
             else Judgement(_place(answer.score, groups[group]), details={**answer.details, "raw_score": answer.score})
-            for group, answer in zip(asked.group_ids, answers, strict=True)
+            for group, answer in zip(request.group_ids, answers, strict=True)
         ]
 
     return Combined(f"rank({judge.name})", "rank 1", (judge,), rule, frozenset({"group"}))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from chexalign.errors import Abstain
+from chexalign.judges.request import RewardRequest
 from chexalign.records import Study
 
 Studies = Sequence[Study] | None
@@ -40,7 +41,9 @@ class Judge(Protocol):
     @property
     def version(self) -> str: ...
 
-    def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]: ...
+    def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
+        """One Judgement per report, in order; the three sequences have one length, or ValueError is raised."""
+        ...
 
 
 @runtime_checkable
@@ -48,37 +51,22 @@ class RewardJudge(Judge, Protocol):
     """A judge whose answer may depend on the other reports of a group or on the training step (`context` says which).
 
     Its `score` works only when `context` is empty; `reward` below is the door for all judges. Never cached per text.
-    `written` is what the policy wrote where `reports` are the texts inside its tags.
     """
 
     @property
     def context(self) -> frozenset[str]: ...  # a subset of {"group", "step"}
 
-    def reward(
-        self,
-        reports: Sequence[str],
-        references: Sequence[str],
-        studies: Studies = None,
-        group_ids: Sequence[str] | None = None,
-        step: int | None = None,
-        written: Sequence[str] | None = None,
-    ) -> list[Judgement]: ...
+    def reward(self, request: RewardRequest) -> list[Judgement]: ...
 
 
-def reward(
-    judge: Judge,
-    reports: Sequence[str],
-    references: Sequence[str],
-    studies: Studies = None,
-    group_ids: Sequence[str] | None = None,
-    step: int | None = None,
-    written: Sequence[str] | None = None,
-) -> list[Judgement]:
-    """Score with any judge, handing group, step and what was written to those that look at them; one entry per report."""
-    same_length(reports, references, group_ids)
+def reward(judge: Judge, request: RewardRequest) -> list[Judgement]:
+    """Score with any judge; those that look at the group, the step or what was written get the whole request.
+
+    Returns one Judgement per report, in order. Raises RecipeError when the request lacks what the judge looks at.
+    """
     if isinstance(judge, RewardJudge):
-        return judge.reward(reports, references, studies, group_ids, step, written)
-    return judge.score(reports, references, studies)
+        return judge.reward(request)
+    return judge.score(request.reports, request.references, request.studies)
 
 
 def context_of(judge: Judge) -> frozenset[str]:
@@ -86,16 +74,24 @@ def context_of(judge: Judge) -> frozenset[str]:
     return judge.context if isinstance(judge, RewardJudge) else frozenset()
 
 
-def same_length(reports: Sequence[str], references: Sequence[str], group_ids: Sequence[str] | None = None) -> None:
+def same_length(reports: Sequence[str], references: Sequence[str]) -> None:
+    """Raises ValueError when there is not one reference per report."""
     if len(reports) != len(references):
         raise ValueError(f"{len(reports)} reports but {len(references)} references")
-    if group_ids is not None and len(group_ids) != len(reports):
-        raise ValueError(f"{len(reports)} reports but {len(group_ids)} group ids")
 
 
 def is_blank(text: str) -> bool:
     """True when the text holds no letter or digit: nothing, white space or punctuation alone."""
     return not any(c.isalnum() for c in text)
+
+
+def without_judging(report: str, reference: str, worst: float = 0.0) -> Judgement | None:
+    """The answer that needs no judge: an abstention for a blank reference, `worst` for a blank report, else None."""
+    if is_blank(reference):
+        return Judgement(None, "the reference is empty")
+    if is_blank(report):
+        return Judgement(worst, details={"note": "the report is empty"})
+    return None
 
 
 MEMORY = 50_000  # texts whose features a judge keeps; the longest unused go first
@@ -132,14 +128,12 @@ class TextJudge:
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
         same_length(reports, references)
         pairs = list(zip(reports, references, strict=True))
-        found = self.features(t for pair in pairs if not any(map(is_blank, pair)) for t in pair)
+        found = self.features(t for pair in pairs if without_judging(*pair) is None for t in pair)
         return [self._one(report, reference, found) for report, reference in pairs]
 
     def _one(self, report: str, reference: str, found: dict[str, Any]) -> Judgement:
-        if is_blank(reference):
-            return Judgement(None, "the reference is empty")
-        if is_blank(report):
-            return Judgement(self.worst, details={"note": "the report is empty"})
+        if (plain := without_judging(report, reference, self.worst)) is not None:
+            return plain
         for who, features in (("report", found[report]), ("reference", found[reference])):
             if isinstance(features, Abstain):
                 return Judgement(None, f"the {who}: {features}")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chexalign.data.tags import body_of
-from chexalign.judges.contract import Judgement, Studies, same_length
+from chexalign.judges.contract import Judgement, Studies
+from chexalign.judges.request import RewardRequest
 
 
 class Format:
@@ -18,19 +19,11 @@ class Format:
     name, version, context = "format", "1", frozenset[str]()
 
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
-        return self.reward(reports, references)
+        return self.reward(RewardRequest(reports, references))
 
-    def reward(
-        self,
-        reports: Sequence[str],
-        references: Sequence[str],
-        studies: Studies = None,
-        group_ids: Sequence[str] | None = None,
-        step: int | None = None,
-        written: Sequence[str] | None = None,
-    ) -> list[Judgement]:
-        same_length(reports, references, written)
-        found = [body_of(text) for text in (reports if written is None else written)]
+    def reward(self, request: RewardRequest) -> list[Judgement]:
+        """Whether each text has the form, with its body in the details; one entry per report."""
+        found = [body_of(text) for text in (request.reports if request.written is None else request.written)]
         return [
             Judgement(0.0 if wrong else 1.0, details={"body": body, **({"wrong": wrong} if wrong else {})})
             for body, wrong in found

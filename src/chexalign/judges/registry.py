@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
-
-
-LC = "lc_"
-
+LC = "lc_"  # prefix of a judge under length control
 
 Options = Mapping[str, Mapping[str, Any]]  # judge name → its options, a recipe's `judges:` section
 
@@ -32,6 +27,7 @@ class JudgeEntry:
     cost: str  # order of magnitude on one core, or what is paid
     needs: str = "nothing"
     blind_to: str
+    caveat: str = ""  # what a reader of its scores, and of its place in the scorecard, must know
     missing: str = ""
 
     def constructor(self) -> Any:
@@ -131,6 +127,8 @@ JUDGES: dict[str, JudgeEntry] = {
         description="F1 of some fifty findings weighed by urgency, partial credit for near words and attributes, by rules",
         cost="0.6 ms",
         blind_to="repetition, harmless wording, what its tables do not name; 1 for any normal text on a normal study",
+        caveat="was made with RadPref's 100 rated reports in sight (docs/evidence/judges.md): on those, its agreement is "
+        "flattered; expect less on others",
     ),
     "finding_consistency": JudgeEntry(
         where="findings:finding_consistency",

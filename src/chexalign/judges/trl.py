@@ -9,6 +9,7 @@ from chexalign.errors import RecipeError
 from chexalign.judges import from_recipe
 from chexalign.judges.contract import reward
 from chexalign.judges.registry import Options
+from chexalign.judges.request import RewardRequest
 
 
 def reward_function(
@@ -27,8 +28,8 @@ def reward_function(
         texts = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
         state = columns.get("trainer_state")
         step = 0 if state is None else state.global_step
-        answers = reward(judge, texts, columns[reference], None, [str(p) for p in prompts], step)
-        return [a.score for a in answers]
+        request = RewardRequest(texts, columns[reference], group_ids=[str(p) for p in prompts], step=step)
+        return [answer.score for answer in reward(judge, request)]
 
     score.__name__ = judge.name  # TRL logs rewards under it
     return score

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from chexalign.judges.registry import JUDGES, LC
+
 NAMED = 4  # attacks named in a line of the table
 
 
@@ -44,11 +46,8 @@ def answer(card: Card) -> list[str]:
             said.append(f"Not measurably worse: {', '.join(tied)}.")
         elif len(judged) > 1:
             said.append("Every other judge measured here is measurably worse.")
-        if "finding_f1_weighted" in {row["name"].removeprefix("lc_") for row in judged}:
-            said.append(
-                "finding_f1_weighted was made with RadPref's 100 rated reports in sight (docs/evidence/judges.md): on those, "
-                "its agreement is flattered; expect less on others."
-            )
+        plain = dict.fromkeys(row["name"].removeprefix(LC) for row in judged)
+        said += [f"{name} {JUDGES[name].caveat}." for name in plain if name in JUDGES and JUDGES[name].caveat]
         if card["raters"] and card["raters"]["mean"] is not None:
             said.append(f"One radiologist against the mean of the others reaches {card['raters']['mean']:.2f}.")
     else:

@@ -11,6 +11,7 @@ from chexalign.errors import WorkError
 from chexalign.jsonl import Ledger, read_records
 from chexalign.judges import from_recipe as load_judge
 from chexalign.judges.contract import Judge, context_of, reward
+from chexalign.judges.request import RewardRequest
 from chexalign.progress import progress, say
 from chexalign.recipe.recipe import Recipe
 from chexalign.records import Completion, Study, Verdict
@@ -115,7 +116,8 @@ def _verdicts(
     references = [reference(recipe, s) for s in studies]
     groups = [c.study_id for c in completions]
     tagged = [c.written for c in completions if c.written is not None]  # of all or of none: the policy's setting
-    answers = reward(judge, [c.text for c in completions], references, studies, groups, written=tagged or None)
+    request = RewardRequest([c.text for c in completions], references, studies, groups, written=tagged or None)
+    answers = reward(judge, request)
     seconds = round((time.perf_counter() - start) / max(1, len(completions)), 6)
     return [
         Verdict(

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from chexalign.errors import Abstain, RecipeError
 from chexalign.judges.cache import cached_scores, open_store, remembered
-from chexalign.judges.contract import Judgement, Studies, TextJudge, is_blank, same_length
+from chexalign.judges.contract import Judgement, Studies, TextJudge, same_length, without_judging
 from chexalign.judges.neural.radeval_process import Worker
 
 AT_ONCE = 32  # texts or pairs in one request
@@ -125,15 +125,11 @@ class RaTEScore:
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
         same_length(reports, references)
         pairs = list(zip(reports, references, strict=True))
-        todo = [i for i, pair in enumerate(pairs) if not any(map(is_blank, pair))]
+        plain = {i: a for i, pair in enumerate(pairs) if (a := without_judging(*pair, float(self.empty))) is not None}
+        todo = [i for i in range(len(pairs)) if i not in plain]
         ours, theirs = [reports[i] for i in todo], [references[i] for i in todo]
-        found = dict(zip(todo, cached_scores(self.store, self.version, ours, theirs, self._ask), strict=True))
-        return [found.get(i) or self._blank(reference) for i, (_, reference) in enumerate(pairs)]
-
-    def _blank(self, reference: str) -> Judgement:
-        if is_blank(reference):
-            return Judgement(None, "the reference is empty")
-        return Judgement(float(self.empty), details={"note": "the report is empty"})
+        found = plain | dict(zip(todo, cached_scores(self.store, self.version, ours, theirs, self._ask), strict=True))
+        return [found[i] for i in range(len(pairs))]
 
     def _ask(self, reports: Sequence[str], references: Sequence[str]) -> list[Judgement]:
         return [

@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from chexalign.errors import Abstain
-from chexalign.judges.contract import Judgement, Studies, is_blank, same_length
+from chexalign.judges.contract import Judgement, Studies, same_length, without_judging
 from chexalign.judges.prompted.base import LlmJudge, abstained, fill, prompt_text
 from chexalign.judges.prompted.parsing import json_object, parse_failed
 from chexalign.llm.reply import Messages, Reply, user
 
 WEIGHTS = {"urgent": 1.0, "actionable_not_urgent": 0.5, "not_actionable_not_urgent": 0.25, "benign_expected": 0.0}
 ATTRIBUTE = {"significant": 0.5, "negligible": 0.0}
+WORST = -1.0  # of an empty report: the limit, below every other report # our choice
 
 
 @dataclass(kw_only=True)
@@ -47,16 +48,11 @@ class Crimson(LlmJudge):
         same_length(reports, references)
         indications = [s.indication.strip() for s in studies] if studies is not None else [""] * len(reports)
         rows = list(zip(reports, references, indications, strict=True))
-        asked = [i for i, row in enumerate(rows) if not (is_blank(row[0]) or is_blank(row[1]))]
+        plain = {i: a for i, row in enumerate(rows) if (a := without_judging(row[0], row[1], WORST)) is not None}
+        asked = [i for i in range(len(rows)) if i not in plain]
         replies = self.ask([_prompt(*rows[i]) for i in asked])
-        answers = {i: _judge(reply) for i, reply in zip(asked, replies, strict=True)}
-        return [answers[i] if i in answers else _blank(rows[i][1]) for i in range(len(rows))]
-
-
-def _blank(reference: str) -> Judgement:
-    if is_blank(reference):
-        return Judgement(None, "the reference is empty")
-    return Judgement(-1.0, details={"note": "the report is empty"})  # the limit, below every report # our choice
+        answers = plain | {i: _judge(reply) for i, reply in zip(asked, replies, strict=True)}
+        return [answers[i] for i in range(len(rows))]
 
 
 def _prompt(report: str, reference: str, indication: str) -> Messages:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from chexalign.errors import Abstain, RecipeError
-from chexalign.judges.contract import Judgement, Studies, is_blank, same_length
+from chexalign.judges.contract import Judgement, Studies, is_blank, same_length, without_judging
 from chexalign.judges.prompted.base import LlmJudge, abstained, fill, prompt_text
 from chexalign.judges.prompted.parsing import json_object, parse_failed
 from chexalign.labels import LABELS, find_mentions, positive_set, sum_up, tables
@@ -73,7 +73,7 @@ class Facts(LlmJudge):
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
         same_length(reports, references)
         pairs = list(zip(reports, references, strict=True))
-        texts = list(dict.fromkeys(t for pair in pairs if not any(map(is_blank, pair)) for t in pair))
+        texts = list(dict.fromkeys(t for pair in pairs if without_judging(*pair) is None for t in pair))
         sheets = dict(zip(texts, self._read(texts), strict=True))
         return [self._one(report, reference, sheets) for report, reference in pairs]
 
@@ -85,10 +85,8 @@ class Facts(LlmJudge):
         return [reply if isinstance(reply, Abstain) else read_reply(reply) for reply in replies]
 
     def _one(self, report: str, reference: str, sheets: Mapping[str, FactSheet | Abstain]) -> Judgement:
-        if is_blank(reference):
-            return Judgement(None, "the reference is empty")
-        if is_blank(report):
-            return Judgement(0.0, details={"note": "the report is empty"})
+        if (plain := without_judging(report, reference)) is not None:
+            return plain
         said, truth = sheets[report], sheets[reference]
         if isinstance(truth, Abstain):
             return abstained(type(truth)(f"the reference: {truth}"))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from chexalign.errors import Abstain
-from chexalign.judges.contract import Judgement, Studies, is_blank, same_length
+from chexalign.judges.contract import Judgement, Studies, same_length, without_judging
 from chexalign.judges.prompted.base import LlmJudge, abstained, fill, prompt_text
 from chexalign.judges.prompted.parsing import parse_failed
 from chexalign.llm.reply import Prompt, Reply, user
@@ -54,10 +54,11 @@ class Green(LlmJudge):
         same_length(reports, references)
         tidy = pre_clean if self.clean else str.strip
         pairs = [(tidy(report), tidy(reference)) for report, reference in zip(reports, references, strict=True)]
-        asked = [i for i, pair in enumerate(pairs) if not any(map(is_blank, pair))]
+        plain = {i: a for i, pair in enumerate(pairs) if (a := without_judging(*pair)) is not None}
+        asked = [i for i in range(len(pairs)) if i not in plain]
         replies = self.ask([self._prompt(*pairs[i]) for i in asked])
-        answers = {i: self._judge(reply) for i, reply in zip(asked, replies, strict=True)}
-        return [answers[i] if i in answers else _blank(pairs[i][1]) for i in range(len(pairs))]
+        answers = plain | {i: self._judge(reply) for i, reply in zip(asked, replies, strict=True)}
+        return [answers[i] for i in range(len(pairs))]
 
     def _raw(self) -> bool:
         return self.turns == "green" or (self.turns == "auto" and "radllama2" in (self.model or "").lower())
@@ -75,12 +76,6 @@ class Green(LlmJudge):
             return abstained(reason, **reply.facts())
         counts = dict(zip(LETTERS, errors, strict=True))
         return Judgement(green(matched, errors), details={"matched": matched, "significant": counts, **reply.facts()})
-
-
-def _blank(reference: str) -> Judgement:
-    if is_blank(reference):
-        return Judgement(None, "the reference is empty")
-    return Judgement(0.0, details={"note": "the report is empty"})
 
 
 def pre_clean(text: str) -> str:

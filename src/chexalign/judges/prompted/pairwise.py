@@ -24,6 +24,7 @@ from chexalign.judges.contract import Judge, Judgement, Studies, context_of, is_
 from chexalign.judges.prompted.base import LlmJudge, abstained, fill, missing_parts, prompt_text
 from chexalign.judges.prompted.parsing import json_object, parse_failed
 from chexalign.judges.registry import JUDGES
+from chexalign.judges.request import RewardRequest
 from chexalign.llm.reply import Messages, Reply, user
 
 ASK = {
@@ -115,19 +116,11 @@ class Pairwise(LlmJudge):
             f"{self.name} compares the reports of a group: use it for rewards or for pairs, not as a score"
         )
 
-    def reward(
-        self,
-        reports: Sequence[str],
-        references: Sequence[str],
-        studies: Studies = None,
-        group_ids: Sequence[str] | None = None,
-        step: int | None = None,
-        written: Sequence[str] | None = None,
-    ) -> list[Judgement]:
+    def reward(self, request: RewardRequest) -> list[Judgement]:
         """Each report's share of wins against the others of its group; a group of one abstains."""
+        reports, references, group_ids = request.reports, request.references, request.group_ids
         if group_ids is None:
             return self.score(reports, references)
-        same_length(reports, references, group_ids)
         groups: dict[str, list[int]] = defaultdict(list)
         for i, group in enumerate(group_ids):
             groups[group].append(i)

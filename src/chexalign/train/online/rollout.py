@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from chexalign.judges.contract import Judge, Judgement, reward
+from chexalign.judges.request import RewardRequest
 from chexalign.policies.forward.generate import Sampled, stream_seed
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
@@ -88,7 +89,7 @@ def judge_groups(judge: Judge, groups: Sequence[Samples], number: int) -> list[l
         return []
     texts, written = [t for t, _ in rows], [w for group in groups for w in group.written]
     told = [asked.reference for _, asked in rows]
-    taken = iter(reward(judge, texts, told, studies, names, number, written or None))
+    taken = iter(reward(judge, RewardRequest(texts, told, studies, names, number, written or None)))
     return [[next(taken) for _ in group.texts] for group in groups]
 
 
