@@ -26,7 +26,7 @@ class InlineTask(ScoringTask):
     refs: Tensor
 
     def inputs(self, items: Sequence[Example]) -> tuple[Any, ...]:
-        self.policy._encoded.clear()
+        self.policy.encoder.forget()
         given = super().inputs(items)
         with torch.no_grad():
             self.refs = self.reference(*given).sum(1).view(len(items), -1)

@@ -10,6 +10,7 @@ from tests.policies.test_families import COMPLETIONS, prompt
 
 from chexalign.policies import Policy
 from chexalign.policies.forward import vision_cache
+from chexalign.policies.forward.unwrap import core_model
 from chexalign.policies.forward.vision_cache import FEATURE, fingerprint
 
 FAMILIES = ["llava-llama", "qwen2.5-vl", "qwen3-vl", "gemma3", "idefics3", "smolvlm"]
@@ -60,7 +61,7 @@ def two(tiny_folder, prompts):
 
 def held(policy) -> int:
     """Feature tensors that a policy holds in memory."""
-    return sum(k.startswith(FEATURE) for item, _ in policy._encoded.values() for k in item)
+    return sum(k.startswith(FEATURE) for item, _ in policy.encoder._encoded.values() for k in item)
 
 
 def test_features_are_mapped_from_the_disk_and_neither_memory_nor_open_files_grow_with_images(two, prompts, tmp_path):
@@ -75,7 +76,7 @@ def test_features_are_mapped_from_the_disk_and_neither_memory_nor_open_files_gro
     assert n == len(passes) > 0 and all(torch.equal(a, b) for a, b in zip(expected, again, strict=True))
     assert held(policy) == 0 and len(os.listdir("/proc/self/fd")) == before
     assert str(tmp_path) not in Path("/proc/self/maps").read_text()
-    kept = policy._encode_one(prompts[0], True)  # held by the caller alone
+    kept = policy.encoder.encode_one(core_model(policy.model), prompts[0], True)  # held by the caller alone
     assert str(tmp_path) in Path("/proc/self/maps").read_text() and f"{FEATURE}0" in kept
 
 

@@ -9,7 +9,7 @@ from tests.driver import OVERRIDES
 
 from chexalign.errors import WorkError
 from chexalign.jsonl import read_records
-from chexalign.policies import Policy, adapters
+from chexalign.policies import Policy, trainable
 from chexalign.recipe.files import load_recipe
 from chexalign.recipe.policy import Lora
 from chexalign.recipe.preference import Dpo, Kto
@@ -200,12 +200,12 @@ def test_with_lora_the_reference_is_the_model_before_training(tiny_folder, promp
     items = unknown(plain, prompts)
     lora = Lora(r=4)
     policy = Policy.load(tiny_folder)
-    adapters.make_trainable(policy, ("tower", "projector"), lora, 0)
+    trainable.make_trainable(policy, ("tower", "projector"), lora, 0)
     if continued:
         move(policy)
         policy.save(tmp_path / "sft")
         plain, policy = (Policy.load(tmp_path / "sft") for _ in range(2))
-        adapters.make_trainable(policy, ("tower", "projector"), lora, 0)
+        trainable.make_trainable(policy, ("tower", "projector"), lora, 0)
     before = with_references(policy, items, tmp_path / "before.jsonl", "float32", cut)
     references.check_references(before, ScoringTask(policy, Dpo()), cut)
     with torch.no_grad():

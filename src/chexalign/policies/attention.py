@@ -22,6 +22,7 @@ from chexalign.errors import WorkError
 from chexalign.policies.forward.layers import decoder_layers
 from chexalign.policies.forward.logps import Prefix, inner_model
 from chexalign.policies.forward.padding import SEQUENCE_INPUTS
+from chexalign.policies.forward.unwrap import base_model
 from chexalign.policies.forward.vision_cache import FEATURE, stored_features
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
@@ -81,7 +82,7 @@ def _read(core: Any, prefix: Prefix, ids: Tensor, mask: Tensor) -> None:
 @contextmanager
 def _eager(model: Any) -> Iterator[None]:
     """Inside, every part computes attention the eager way; afterwards each as before."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     parts = {id(m.config): m.config for m in base.modules() if isinstance(m, PreTrainedModel)}
     before = [(config, config._attn_implementation) for config in parts.values()]
     try:

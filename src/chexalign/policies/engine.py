@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from chexalign.policies.forward.generate import Sampled
 from chexalign.policies.prompt import Prompt
-
-if TYPE_CHECKING:
-    pass
 
 
 class Engine(Protocol):

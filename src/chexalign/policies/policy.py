@@ -9,23 +9,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from chexalign.data.images import load_image
 from chexalign.data.tags import body_of, wrapped
 from chexalign.errors import RecipeError
 from chexalign.policies import adapters
-from chexalign.policies.checkpoints import chexagent2
-from chexalign.policies.checkpoints.load import downloaded_before
-from chexalign.policies.checkpoints.processors import load_processor
+from chexalign.policies.checkpoints import adapter
+from chexalign.policies.checkpoints.load import Loading, load_checkpoint
+from chexalign.policies.encoder import PromptEncoder
 from chexalign.policies.engine import Engine
 from chexalign.policies.forward import generate as sampling
-from chexalign.policies.forward.head import check_head
-from chexalign.policies.forward.logps import Prefix, Scorer, inner_model
-from chexalign.policies.forward.padding import left_padded, right_padded
-from chexalign.policies.forward.vision_cache import FeatureStore, as_inputs, can_store, tower_features, without_pixels
-from chexalign.policies.parts import PARTS
+from chexalign.policies.forward.logps import Prefix, Scorer
+from chexalign.policies.forward.padding import right_padded
+from chexalign.policies.forward.unwrap import core_model
+from chexalign.policies.parts import PARTS, belongs
 from chexalign.policies.prompt import Prompt
 
 
@@ -33,15 +29,14 @@ class Policy:
     """Load with `Policy.load`. `model` and `processor` are the plain Hugging Face objects."""
 
     def __init__(self, model: Any, processor: Any, name: str):
-        self.model, self.processor, self.name = model, processor, name
-        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.model = model
+        self.processor = processor
+        self.name = name
+        self.encoder = PromptEncoder(processor)
+        self.tokenizer = self.encoder.tokenizer
         self.scorer = Scorer(model)
-        # prompts whose features are stored, and the name of those on the disk (None: they are in the entry)
-        self._encoded: dict[tuple[Path, str], tuple[dict[str, Tensor], str | None]] = {}
-        self.reuse_features = False
         self.engine: Engine | None = None  # where samples come from; None: from here (engines.attach)
         self.wrap: str | None = None  # `report`: what it writes stands between tags (data/tags.py)
-        self._store: FeatureStore | None = None  # where they lie on the disk
 
     @classmethod
     def load(
@@ -55,47 +50,26 @@ class Policy:
     ) -> Policy:
         """Load a checkpoint folder or a hub id: safetensors only, no network unless `download`, no remote code unless asked.
 
-        Raises RecipeError when it is not there or cannot be loaded that way.
+        `dtype` is the type of the weights; `device` is the GPU where there is one. Raises RecipeError when it is not
+        there or cannot be loaded that way.
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from chexalign.policies.checkpoints.tiny import build_tiny
+        >>> from chexalign.recipe.policy import TinyPolicy
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> build_tiny(TinyPolicy(), ["The heart is normal."], folder, seed=0)
+        >>> policy = Policy.load(folder)
+        >>> report = policy.completion_ids("The heart is normal.")
+        >>> [[logps]] = policy.token_logps([Prompt("Findings:")], [[report]])
+        >>> logps.shape == (len(report),)
+        True
         """
-        if adapters.is_adapter(source):
-            base = adapters.base_of(Path(source))
-            policy = cls.load(base, dtype=dtype, download=download, trust_remote_code=trust_remote_code, device=device)
-            policy.use(adapters.load_adapter(policy.model, Path(source)))
-            policy.name = Path(source).name
-            return policy
-        common, asked = {"local_files_only": not download, "trust_remote_code": trust_remote_code}, str(source)
-        name = Path(source).name if Path(source).exists() else str(source)
-        try:
-            if not download and not Path(source).exists():  # the Auto classes ask the network all the same
-                source = downloaded_before(str(source))
-            if chexagent2.recognises(source, download=download):
-                model, processor = chexagent2.load(source, dtype=dtype, download=download)
-            else:
-                config = AutoConfig.from_pretrained(source, **common)
-                if config.is_encoder_decoder:
-                    raise RecipeError(
-                        f"policy.model {str(source)!r} is an encoder-decoder ({config.model_type}); chexalign aligns "
-                        "decoder-only models"
-                    )
-                seeing = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-                kind = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
-                model = kind.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **common)
-                processor = load_processor(source, config, seeing, **common)
-        except (OSError, ValueError) as error:
-            hint = "" if download else "; it is not on this machine, or set policy.download=true to fetch a hub id"
-            raise RecipeError(f"policy.model {name!r}: {' '.join(str(error).split())[:300]}{hint}") from error
-        tokenizer = getattr(processor, "tokenizer", processor)
-        tokenizer.padding_side = "left"
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        model.name_or_path = asked  # an adapter names its base so: by its hub id, not by where this machine keeps it
-        model.eval()
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        check_head(model)
-        return cls(model, processor, name)
+        return cls(*load_checkpoint(source, Loading(dtype, download, trust_remote_code, device)))
 
     @property
     def device(self) -> torch.device:
+        """Where its weights are."""
         return next(self.model.parameters()).device
 
     @property
@@ -120,64 +94,33 @@ class Policy:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True).strip() if self.wrap else None
 
     def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
-        """Write an ordinary safetensors checkpoint with its processor, or the adapter alone (policies/adapters.py).
+        """Write an ordinary safetensors checkpoint with its processor, or the adapter alone (checkpoints/adapter.py).
 
         `weights` are the model's by name, where its own parameters are only pieces of them (FSDP, DeepSpeed).
         """
         if adapters.has_adapter(self.model):
-            return adapters.save(self.model, folder, weights)
+            return adapter.save(self.model, folder, weights)
         self.model.save_pretrained(folder, state_dict=weights)
         self.processor.save_pretrained(folder)
 
     # ---- prompts → tensors
 
+    @property
+    def reuse_features(self) -> bool:
+        """Whether each image goes through the tower once: right while nothing changes the tower."""
+        return self.encoder.reuse_features
+
+    @reuse_features.setter
+    def reuse_features(self, reuse: bool) -> None:
+        self.encoder.reuse_features = reuse
+
     def encode(self, prompts: Sequence[Prompt]) -> Prefix:
-        """A left-padded batch. With `reuse_features` (frozen tower), each image goes through the tower once."""
-        core, _ = inner_model(self.model)
-        cached = self.reuse_features and can_store(core)
-        items = [self._encode_one(p, cached) for p in prompts]
-        return left_padded(items, self.tokenizer.pad_token_id).to(self.device)
-
-    def _encode_one(self, prompt: Prompt, cached: bool) -> dict[str, Tensor]:
-        key = (prompt.root, "\x1f".join((prompt.text, *prompt.images)))
-        if cached and (known := self._encoded.get(key)) is not None:
-            item, name = known
-            if name is None:
-                return item
-            if self._store and (features := self._store.get(name)) is not None:  # else the file was taken away
-                return item | as_inputs(features)
-        arguments: dict[str, Any] = {"text": [prompt.text], "return_tensors": "pt"}
-        if prompt.images:
-            arguments["images"] = [[load_image(prompt.root, path) for path in prompt.images]]
-        bos = self.tokenizer.bos_token
-        if bos and prompt.text.startswith(bos):  # the chat template has written it already
-            arguments["add_special_tokens"] = False
-        item = {k: v for k, v in self.processor(**arguments).items() if isinstance(v, Tensor)}
-        return self._with_features(item, key) if cached and "pixel_values" in item else item
-
-    def _with_features(self, item: dict[str, Tensor], key: tuple[Path, str]) -> dict[str, Tensor]:
-        """The same prompt with the tower's features in place of the pixels, remembered unless the disk's share is used up."""
-        core, _ = inner_model(self.model)
-        rest = {k: v for k, v in item.items() if k != "pixel_attention_mask"}
-        rest["pixel_values"] = without_pixels(core, item["pixel_values"])
-        if self._store is None:
-            whole = rest | as_inputs(tower_features(core, item))
-            self._encoded[key] = whole, None
-            return whole
-        name = self._store.name(item)
-        features = self._store.get(name)
-        kept = features is not None
-        if features is None:
-            features = tower_features(core, item)
-            kept = self._store.put(name, features)
-        if kept:
-            self._encoded[key] = rest, name
-        return rest | as_inputs(features)
+        """A left-padded batch (B, P) on the policy's device. Raises ImageError where an image cannot be read."""
+        return self.encoder(core_model(self.model), prompts).to(self.device)
 
     def keep_features(self, folder: Path, gib: float) -> None:
         """Reuse the frozen tower's features, and keep up to `gib` GiB of them in `folder` (0: in memory alone)."""
-        self.reuse_features = True
-        self._store = FeatureStore(folder, inner_model(self.model)[0], int(gib * 2**30)) if gib else None
+        self.encoder.keep_features(core_model(self.model), folder, gib)
 
     def pad_completions(self, completions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Right-padded ids and mask, both (N, T)."""
@@ -194,6 +137,7 @@ class Policy:
         `completions` holds, per prompt, lists of token ids (none empty). Each prompt is encoded once. Prompts that bring
         different numbers of completions are allowed. Gradients flow unless the caller turns them off.
         They are the model's own, at temperature 1, whatever the scorer is set to.
+        Raises ValueError for an empty completion, or where the two lists differ in length.
         """
         if len(prompts) != len(completions):
             raise ValueError(f"{len(completions)} groups of completions for {len(prompts)} prompts")
@@ -218,27 +162,22 @@ class Policy:
         seed: int | Sequence[int] = 0,
         top_p: float = 1.0,
     ) -> list[list[sampling.Sampled]]:
-        """n completions per prompt. `seed` is one number, or one per prompt (then batch order cannot matter)."""
+        """n completions per prompt. `seed` is one number, or one per prompt (then batch order cannot matter).
+
+        Temperature 0 takes the most likely token. Log-probs are in nats at temperature 1, whatever was sampled at.
+        """
         seeds = [sampling.stream_seed(seed, i) for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
+        asked: dict[str, Any] = {
+            "n": n,
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_new_tokens": max_new_tokens,
+            "seeds": seeds,
+        }
         if self.engine is not None:
-            asked: dict[str, Any] = {
-                "n": n,
-                "temperature": temperature,
-                "top_p": top_p,
-                "max_new_tokens": max_new_tokens,
-            }
-            return self.engine.generate(prompts, seeds=seeds, **asked)
-        return sampling.sample(
-            self.model,
-            self.encode(prompts),
-            n=n,
-            temperature=temperature,
-            top_p=top_p,
-            max_new_tokens=max_new_tokens,
-            seeds=seeds,
-            stop_ids=self.stop_ids,
-            allowed=len(self.tokenizer),
-        )
+            return self.engine.generate(prompts, **asked)
+        stops, allowed = self.stop_ids, len(self.tokenizer)
+        return sampling.sample(self.model, self.encode(prompts), stop_ids=stops, allowed=allowed, **asked)
 
     # ---- how it learns
 
@@ -256,19 +195,17 @@ class Policy:
 
     def freeze(self, parts: Sequence[str]) -> None:
         """Everything learns except the named parts (tower, projector, decoder)."""
-        core, _ = inner_model(self.model)
         self.model.requires_grad_(True)
-        for part in parts:
-            for name, parameter in core.named_parameters():
-                if name.startswith(PARTS[part]) and not (part == "tower" and name.startswith(PARTS["projector"])):
-                    parameter.requires_grad_(False)
+        for name, parameter in core_model(self.model).named_parameters():
+            if any(belongs(name, part) for part in parts):
+                parameter.requires_grad_(False)
         if "decoder" in parts:
             self.model.get_output_embeddings().requires_grad_(False)
         self.reuse_features = "tower" in parts
 
     def part(self, name: str) -> nn.Module:
-        """The first module of a named part, for example the tower."""
-        core, _ = inner_model(self.model)
+        """The first module of a named part, for example the tower. Raises RecipeError where the model has none."""
+        core = core_model(self.model)
         for attribute in PARTS[name]:
             if hasattr(core, attribute):
                 return getattr(core, attribute)

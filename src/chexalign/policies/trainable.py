@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from chexalign.errors import RecipeError
-from chexalign.policies.forward.logps import inner_model
+from chexalign.policies.adapters import has_adapter
+from chexalign.policies.checkpoints.adapter import REFERENCE, TRAINED, base_name, quiet
+from chexalign.policies.forward.unwrap import core_model
+from chexalign.policies.parts import PARTS, belongs
 from chexalign.recipe.policy import Lora
 
 if TYPE_CHECKING:
     from chexalign.policies.policy import Policy
-from chexalign.policies.adapters import REFERENCE, TRAINED, base_name, has_adapter, quiet
 
 
 def make_trainable(policy: Policy, freeze: Sequence[str], lora: Lora | None, seed: int) -> None:
@@ -33,9 +35,9 @@ def make_trainable(policy: Policy, freeze: Sequence[str], lora: Lora | None, see
     )
     if (dtype := policy.scorer.compute_dtype) is not None and not lora.dora and policy.device.type == "cpu":
         _narrow(policy.model, dtype)
-    for name, parameter in inner_model(policy.model)[0].named_parameters():
+    for name, parameter in core_model(policy.model).named_parameters():
         own = re.sub(r"\.modules_to_save\.\w+", "", name)  # as it is called outside PEFT's wrapper
-        if any(_belongs(own, part) for part in freeze if part != "decoder"):
+        if any(belongs(own, part) for part in freeze if part != "decoder"):
             parameter.requires_grad_(False)
     policy.reuse_features = "tower" in freeze
 
@@ -43,7 +45,7 @@ def make_trainable(policy: Policy, freeze: Sequence[str], lora: Lora | None, see
 def refuse_before_adapter(policy: Policy, freeze: Sequence[str]) -> None:
     """Before a LoRA warm-up: what `train` will refuse after it. Its adapter holds the decoder alone, so no other part can
     learn on top of it. Raises RecipeError."""
-    core, _ = inner_model(policy.model)
+    core = core_model(policy.model)
     if lost := [p for p in ("tower", "projector") if p not in freeze and _attribute(core, p)]:
         raise RecipeError(
             f"warmup.lora makes an adapter of the decoder, which train.lora continues: the {lost[0]} cannot learn then; set "
@@ -61,16 +63,10 @@ def _narrow(model: Any, dtype: torch.dtype) -> None:
             module.to(dtype)
 
 
-def _belongs(name: str, part: str) -> bool:
-    from chexalign.policies.parts import PARTS
-
-    return name.startswith(PARTS[part]) and not (part == "tower" and name.startswith(PARTS["projector"]))
-
-
 def _targets(model: Any, lora: Lora) -> str:
     """A pattern of the decoder's linear layers that the recipe names, for PEFT."""
-    core, _ = inner_model(model)
-    linear = [n for n, m in core.named_modules() if isinstance(m, nn.Linear) and _belongs(n, "decoder")]
+    core = core_model(model)
+    linear = [n for n, m in core.named_modules() if isinstance(m, nn.Linear) and belongs(n, "decoder")]
     known = list(dict.fromkeys(n.rpartition(".")[2] for n in linear))
     if not known:
         raise RecipeError(
@@ -90,7 +86,7 @@ def _fresh(model: Any, lora: Lora, others: Sequence[str], seed: int) -> Any:
     """A zero adapter. Parts that learn in full are copied by PEFT, so that adapter-off is the untouched model."""
     from peft import LoraConfig, get_peft_model
 
-    core, _ = inner_model(model)
+    core = core_model(model)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
@@ -107,8 +103,6 @@ def _fresh(model: Any, lora: Lora, others: Sequence[str], seed: int) -> Any:
 
 
 def _attribute(core: Any, part: str) -> str | None:
-    from chexalign.policies.parts import PARTS
-
     names = {name for name, _ in core.named_modules()}
     return next((a for a in PARTS[part] if a in names), None)
 
@@ -117,7 +111,7 @@ def _continued(model: Any, lora: Lora, others: Sequence[str]) -> Any:
     """The opened adapter learns on; a frozen copy of it is the reference."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    config, core = model.peft_config[TRAINED], inner_model(model)[0]
+    config, core = model.peft_config[TRAINED], core_model(model)
     old, new = (config.r, config.lora_alpha, config.use_dora), (lora.r, lora.alpha, lora.dora)
     if old != new:
         raise RecipeError(

@@ -19,7 +19,7 @@ from chexalign.data.tags import wrapped
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_records
 from chexalign.labels.studies import FINDINGS, finding_labels, list_of_findings
-from chexalign.policies.adapters import is_adapter
+from chexalign.policies.checkpoints.adapter import is_adapter
 from chexalign.policies.checkpoints.smollm2 import checkpoint_of
 from chexalign.policies.checkpoints.tiny import build_tiny
 from chexalign.policies.model_of_recipe import limit_pixels, load_model

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from chexalign.errors import RecipeError
+from chexalign.policies.forward.unwrap import base_model, core_model
 
 BOUNDS = ("final_logit_softcapping", "logits_soft_cap")  # c·tanh(x / c): Gemma 2, 3n and 4, RecurrentGemma
 TOLERANCE = 1e-2  # of the largest logit: 16-bit rounding passes, a forgotten bound or factor of a real model does not
@@ -34,10 +35,10 @@ class Head(nn.Module):
 @torch.no_grad()
 def check_head(model: Any) -> None:
     """Compare `Head` with the model's own logits of a few tokens. Raises RecipeError when something else is done to them."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     ids = torch.arange(4, device=next(base.parameters()).device)[None]
     own = base(input_ids=ids, use_cache=False).logits.float()
-    ours = Head(base)(getattr(base, base.base_model_prefix)(input_ids=ids, use_cache=False).last_hidden_state).float()
+    ours = Head(base)(core_model(base)(input_ids=ids, use_cache=False).last_hidden_state).float()
     if own.shape != ours.shape or float((own - ours).abs().max()) > TOLERANCE * float(own.abs().max()):
         raise RecipeError(
             f"{type(base).__name__} changes its logits after its output layer in a way that CheXalign does not know; "

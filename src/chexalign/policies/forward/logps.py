@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from chexalign.policies.forward import unshared
 from chexalign.policies.forward.head import Head
 from chexalign.policies.forward.layers import checkpointed, last_token_only
+from chexalign.policies.forward.unwrap import base_model, core_model
 from chexalign.policies.forward.vision_cache import FEATURE, stored_features
 
 CHUNK_LOGITS = 1 << 26  # logits that exist at one time (fp32: 256 MiB)
@@ -93,8 +94,7 @@ class Encoded:
 
 def inner_model(model: Any) -> tuple[Any, Head]:
     """The model without its head, and the head. Sees through PEFT wrappers."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return getattr(base, base.base_model_prefix), Head(base)
+    return core_model(model), Head(base_model(model))
 
 
 def _uses_own_positions(core: Any) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from chexalign.errors import RecipeError
+from chexalign.policies.forward.unwrap import base_model, core_model
 from chexalign.progress import say
 
 _said: set[str] = set()
@@ -20,8 +21,7 @@ _said: set[str] = set()
 
 def can_share(model: Any) -> bool:
     """False for recurrent models; says so once per class."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    core = getattr(base, base.base_model_prefix)
+    base, core = base_model(model), core_model(model)
     if not getattr(base, "_is_stateful", False) and "past_key_values" in inspect.signature(core.forward).parameters:
         return True
     name = type(base).__name__
@@ -74,8 +74,7 @@ def encode(model: Any, prefix: Any) -> Plain:
 
 def _hidden(model: Any, ids: Tensor, mask: Tensor, extra: dict[str, Tensor]) -> Tensor:
     """Hidden states of left-padded rows, (N, T, H). Padding stands behind the text meanwhile: a state would read it."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    core = getattr(base, base.base_model_prefix)
+    core = core_model(model)
     length, start = ids.shape[1], (mask.cumsum(1) == 0).sum(1, keepdim=True)  # where each row's text begins
     place = torch.arange(length, device=ids.device)
     order, back = (place + start) % length, (place - start) % length
