@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+SITE := .venv-docs
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test bench check clean
+.PHONY: setup demo test bench check docs clean
 
 setup: $(STAMP)
 
@@ -37,5 +38,16 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site: build/docs/index.html, read from the disk. Its small environment holds no torch: docstrings are parsed, not imported.
+docs: $(SITE)/.ready
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --quiet
+	@echo "site: build/docs/index.html"
+
+$(SITE)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/pip install --quiet --upgrade pip
+	$(SITE)/bin/pip install --quiet --group docs
+	touch $(SITE)/.ready
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(SITE) build .pytest_cache .ruff_cache .mypy_cache

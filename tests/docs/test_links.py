@@ -49,7 +49,7 @@ def test_every_path_in_backticks_exists(page):
 
 def test_every_page_that_the_code_names_exists():
     folders = ["src", "benchmarks", "recipes", "tests", "Makefile"]
-    asked = ["git", "grep", "-hoIE", r"docs/[a-z/-]+\.[a-z]+", "--", *folders]
+    asked = ["git", "grep", "-hoIE", r"docs/[a-z_/-]+\.(md|png|svg)", "--", *folders]
     named = set(subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
     assert named and {path for path in named if not (ROOT / path).exists()} == set()
 
