@@ -7,6 +7,7 @@ import string
 import pytest
 from tests.policies import family_models
 
+from chexalign import progress
 from chexalign.errors import RecipeError
 from chexalign.policies import Policy, build_prompt
 from chexalign.policies import model_of_recipe as opening
@@ -17,6 +18,7 @@ from chexalign.recipe.files import load_recipe
 from chexalign.recipe.policy import PolicySection
 from chexalign.records import Study
 from chexalign.run.folder import Run
+from chexalign.run.policies import prompts_for
 from chexalign.stages.check import _check_prompt_and_lengths
 
 
@@ -150,13 +152,13 @@ def test_medgemma_pt_is_no_chat(gemma, image_folder):
 
 def test_the_wording_and_the_image_rule_are_said_once(gemma, image_folder, tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr(opening, "say", lines.append)
-    opening._say_once.cache_clear()
+    monkeypatch.setattr(progress, "say", lines.append)
+    progress.say_once.cache_clear()
     settings = [f"run_dir={tmp_path}", f"policy.model={gemma}", "warmup=null", "studies.max_images=2"]
     run = Run(load_recipe("tiny", settings), tmp_path, {})
     policy = Policy.load(gemma)
     for _ in range(2):
-        prompts = opening.prompts_for(run, policy, [COUGH, SILENT])
+        prompts = prompts_for(run, policy, [COUGH, SILENT])
     assert [p.images for p in prompts] == [("a.png",), ("a.png",)]
     assert len(lines) == 2 and "medgemma-pt" in lines[0] and "1 per study" in lines[1]
     said = [line for fine, line in _check_prompt_and_lengths(run.recipe, [SILENT, COUGH]) if fine]

@@ -9,6 +9,7 @@ from chexalign import stats
 from chexalign.evaluation.answers import SEED, WHICH, Answers, is_abnormal
 from chexalign.judges import from_recipe as load_judge
 from chexalign.judges.registry import JUDGES
+from chexalign.policies.presets import most_images
 from chexalign.policies.prompt import Prompt
 from chexalign.records import Study
 from chexalign.run.folder import Run
@@ -20,8 +21,9 @@ TEMPLATE_CANDIDATES = 60  # training reports among which the best fixed report i
 def image_donors(run: Run, studies: Sequence[Study]) -> list[int]:
     """For each study another one with as many images, about half the list away; itself where there is no other."""
     groups: dict[int, list[int]] = {}
+    most = most_images(run.recipe)
     for i, study in enumerate(studies):
-        groups.setdefault(len(study.images[: run.recipe.studies.max_images]), []).append(i)
+        groups.setdefault(len(study.images[:most]), []).append(i)
     donors = list(range(len(studies)))
     for members in groups.values():
         shift = max(1, len(members) // 2)

@@ -10,6 +10,7 @@ from chexalign.data.images import load_image
 from chexalign.evaluation.answers import Answers, is_abnormal, label_set
 from chexalign.jsonl import atomic_write, write_json
 from chexalign.labels import Mention, find_mentions
+from chexalign.policies.presets import most_images
 from chexalign.records import Study
 from chexalign.run.folder import Run
 from chexalign.run.studies import image_root
@@ -93,7 +94,7 @@ def _agrees(mention: Mention, truth: dict[str, set[str]]) -> bool:
 
 
 def _thumbnail(run: Run, study: Study) -> str | None:
-    if not study.images[: run.recipe.studies.max_images]:
+    if not study.images[: most_images(run.recipe)]:
         return None
     image = load_image(image_root(run), study.images[0][0])
     image.thumbnail((THUMBNAIL, THUMBNAIL))

@@ -36,6 +36,10 @@ class Preset:
     max_images: int | None = None
     max_pixels: int | None = None  # of an image, for processors that keep images of any size
 
+    def most_images(self, allowed: int) -> int:
+        """The most images of a study that the model is shown, where the recipe allows so many."""
+        return allowed if self.max_images is None else min(allowed, self.max_images)
+
 
 @cache
 def presets() -> tuple[Preset, ...]:
@@ -100,3 +104,8 @@ def wording_of(recipe: Recipe) -> Preset:
             "studies.max_images"
         )
     return asked
+
+
+def most_images(recipe: Recipe) -> int:
+    """The most images of a study that the recipe's model is shown: `studies.max_images`, or the model's own lower limit."""
+    return wording_of(recipe).most_images(recipe.studies.max_images)

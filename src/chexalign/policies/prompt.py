@@ -59,8 +59,7 @@ def _preset(asked: str | Preset) -> Preset:
 
 def _shown(study: Study, asked: Preset, max_images: int) -> tuple[str, ...]:
     """Paths of the images that the policy sees: no more than the recipe and the model's rule allow."""
-    most = max_images if asked.max_images is None else min(max_images, asked.max_images)
-    return tuple(path for path, _ in study.images[:most])
+    return tuple(path for path, _ in study.images[: asked.most_images(max_images)])
 
 
 def _one_line(text: str, control: re.Pattern[str]) -> str:

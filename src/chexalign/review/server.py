@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from chexalign.data.images import ImageError, load_image
+from chexalign.policies.presets import most_images
 from chexalign.records import Study
 from chexalign.review.session import Session, answer, page
 from chexalign.run.studies import image_root
@@ -73,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _image(self, study: Study, k: str) -> None:
         run = self.session.run
-        if not k.isdecimal() or int(k) >= min(len(study.images), run.recipe.studies.max_images):
+        if not k.isdecimal() or int(k) >= len(study.images[: most_images(run.recipe)]):
             self._send(404, b"not found")
             return
         try:

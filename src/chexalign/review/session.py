@@ -21,6 +21,7 @@ from chexalign.data import unit_hash
 from chexalign.errors import WorkError
 from chexalign.jsonl import read_records
 from chexalign.judges.contract import is_blank
+from chexalign.policies.presets import most_images
 from chexalign.records import Completion, Study
 from chexalign.review.feedback import append, latest_rows, review_key
 from chexalign.run.folder import Run
@@ -122,7 +123,7 @@ def page(session: Session, number: int | None, nonce: str) -> str:
         nonce=nonce,
         number=number,
         item=item,
-        images=range(0 if item is None else min(len(item.study.images), session.run.recipe.studies.max_images)),
+        images=range(0 if item is None else len(item.study.images[: most_images(session.run.recipe)])),
         impression=session.run.recipe.task == "impression",
         on_file="" if item is None else reference(session.run.recipe, item.study),
         said="" if item is None else _said(item, session.row(item)),

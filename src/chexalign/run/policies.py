@@ -50,6 +50,6 @@ def prompts_for(run: Run, policy: Policy, studies: Sequence[Study]) -> list[Prom
     asked, most = wording_of(recipe), recipe.studies.max_images
     if asked.source:
         say_once(f"prompt: the published wording of {asked.name} ({asked.source})")
-    if asked.max_images is not None and asked.max_images < most:
-        say_once(f"images: {asked.max_images} per study, as {asked.name} is used; studies.max_images is {most}")
+    if (own := asked.most_images(most)) < most:
+        say_once(f"images: {own} per study, as {asked.name} is used; studies.max_images is {most}")
     return [build_prompt(s, asked, policy.processor, root, most) for s in studies]

@@ -68,7 +68,10 @@ def _check_studies(recipe: Recipe, studies: list[Study], drops: Drops) -> Iterat
 
 
 def _check_images(recipe: Recipe, studies: list[Study], root: Path) -> Iterator[Finding]:
+    from chexalign.policies.presets import most_images
+
     broken, looked, sizes = [], 0, set()
+    most = most_images(recipe)
     without = sum(not s.images for s in studies if not may_lack_images(s))
     if without and recipe.studies.max_images:
         note = "these are dropped; studies.max_images=0 for text alone"
@@ -78,7 +81,7 @@ def _check_images(recipe: Recipe, studies: list[Study], root: Path) -> Iterator[
         )
     step = max(1, len(studies) // LOOKED_AT)
     for study in studies[::step][:LOOKED_AT]:
-        for path, _view in study.images[: recipe.studies.max_images]:
+        for path, _view in study.images[:most]:
             looked += 1
             try:
                 sizes.add(load_image(root, path).size)
@@ -123,8 +126,7 @@ def _check_prompt_and_lengths(recipe: Recipe, studies: list[Study]) -> Iterator[
         f"reports: median {statistics.median(words):.0f} words, {statistics.median(tokens):.0f} tokens, 99th percentile "
         f"{longest} tokens; sample.max_new_tokens is {recipe.sample.max_new_tokens}",
     )
-    images = min(recipe.studies.max_images, max((len(s.images) for s in studies), default=0))
-    images = images if asked.max_images is None else min(images, asked.max_images)
+    images = min(asked.most_images(recipe.studies.max_images), max((len(s.images) for s in studies), default=0))
     total = images * limits.image_tokens + tokens[-1]
     yield (
         total < limits.positions,

@@ -133,7 +133,7 @@ def _feedback_rows(run: Run, studies: Mapping[str, Study], heard: Feedback) -> l
         Pair(
             study_id=study.study_id,
             prompt=prompt.text,
-            images=study.images[: run.recipe.studies.max_images],
+            images=study.images[: len(prompt.images)],  # those that the policy was shown
             chosen=p.chosen,
             rejected=p.rejected,
             chosen_score=None,
@@ -152,7 +152,7 @@ def _pair_rows(run: Run, studies: Sequence[Study], kept: Sequence[Choice]) -> li
         Pair(
             study_id=study.study_id,
             prompt=prompt.text,
-            images=study.images[: run.recipe.studies.max_images],
+            images=study.images[: len(prompt.images)],  # those that the policy was shown
             chosen=choice.chosen[0].text if choice.chosen else reference(run.recipe, study),
             rejected=choice.rejected[0].text,
             chosen_score=choice.chosen[1] if choice.chosen else None,
