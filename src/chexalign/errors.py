@@ -11,3 +11,11 @@ class RecipeError(Exception):
 
 class Abstain(Exception):
     """Raised inside a judge when this text or pair cannot be judged; the message becomes the Judgement's `error`."""
+
+
+def printable(text: str, longest: int = 300) -> str:
+    """`text` as a terminal or a log may show it: control, invisible and broken characters escaped, the middle cut out."""
+    if len(text) > longest:
+        half = longest // 2
+        text = f"{text[:half]} … {text[-half:]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from chexalign.errors import printable
 from chexalign.processes import is_main, rank
 
 console = Console(stderr=True, highlight=False, quiet=not is_main())  # of several processes one talks
@@ -84,9 +85,14 @@ def progress(label: str, total: int | None, unit: str, done: int = 0) -> Iterato
         yield Ticker(label, total, unit, done, bar)
 
 
+def _clean(text: str) -> str:
+    """What files and servers say may hold codes that steer a terminal: they are shown, not obeyed."""
+    return "\n".join(printable(line, len(line)) for line in text.split("\n"))
+
+
 def say(text: str) -> None:
     """One plain line for the person at the terminal (stderr, so that stdout stays for results)."""
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(_clean(text), markup=False, soft_wrap=True)
 
 
 def complain(text: str) -> None:
@@ -94,7 +100,7 @@ def complain(text: str) -> None:
     if is_main():
         say(f"error: {text}")
     else:
-        print(f"process {rank()}: error: {text}", file=sys.stderr)
+        print(f"process {rank()}: error: {_clean(text)}", file=sys.stderr)
 
 
 @cache

@@ -13,7 +13,7 @@ import typer
 from chexalign import processes
 from chexalign.cli import finished as cli_use
 from chexalign.cli import judges as cli_judges
-from chexalign.errors import RecipeError, WorkError
+from chexalign.errors import RecipeError, WorkError, printable
 from chexalign.progress import complain, console, say
 
 app = typer.Typer(
@@ -188,7 +188,7 @@ def check(recipe: RecipeArgument, overrides: Overrides = None, quick: Quick = Fa
 
     problems = 0
     for ok, line in check_recipe(load_recipe(recipe, overrides, quick)):
-        print(f"{'ok     ' if ok else 'PROBLEM'} {line}")
+        print(f"{'ok     ' if ok else 'PROBLEM'} {printable(line, len(line))}")
         problems += not ok
     if problems:
         raise WorkError(f"{problems} problem{'s' if problems > 1 else ''} found; nothing was written")
