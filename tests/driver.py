@@ -22,7 +22,7 @@ import os, signal, sys
 import torch
 torch.set_num_threads(1)
 import chexalign.jsonl, chexalign.stages.score, chexalign.train.loop
-from chexalign.cli.main import app
+from chexalign.cli.commands import app
 where, at, *arguments = sys.argv[1:]
 calls = 0
 chexalign.stages.score.BATCH = 16

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import chexalign.jsonl
-from chexalign.cli.main import app, main
+from chexalign.cli.commands import app, main
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
@@ -103,7 +103,7 @@ def test_a_folder_of_another_recipe_is_refused(monkeypatch, capsys, tmp_path):
 
 def test_restart_forgets_a_stage_and_what_follows(monkeypatch, capsys, tmp_path):
     command = ["run", "tiny", f"run_dir={tmp_path / 'run'}", *SMALL]
-    monkeypatch.setattr("chexalign.cli.main._all_stages", lambda: ["studies"])
+    monkeypatch.setattr("chexalign.cli.commands._all_stages", lambda: ["studies"])
     monkeypatch.setattr("chexalign.report.run.page.write_page", lambda folder: folder)
     assert call(monkeypatch, capsys, *command)[0] == 0
     assert call(monkeypatch, capsys, *command, "studies.n=24")[0] == 2

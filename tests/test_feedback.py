@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from chexalign.cli.main import app
+from chexalign.cli.commands import app
 from chexalign.errors import RecipeError
 from chexalign.jsonl import read_json, read_records
 from chexalign.recipe.files import build_recipe, load_recipe

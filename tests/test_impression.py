@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from chexalign.cli.main import app
+from chexalign.cli.commands import app
 from chexalign.errors import RecipeError
 from chexalign.jsonl import read_records
 from chexalign.policies import Policy

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
-from chexalign.cli.main import app
+from chexalign.cli.commands import app
 from chexalign.errors import RecipeError, WorkError
 from chexalign.judges import load
 from chexalign.judges.contract import Judgement

@@ -1,3 +1,3 @@
-from chexalign.cli.main import main
+from chexalign.cli.commands import main
 
 main()

@@ -13,7 +13,7 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from chexalign.cli.main import app
+from chexalign.cli.commands import app
 from chexalign.data.openi import read_openi
 from chexalign.errors import Abstain, RecipeError, WorkError
 from chexalign.judges import from_recipe, load

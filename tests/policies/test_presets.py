@@ -10,8 +10,8 @@ from tests.policies import family_models
 from chexalign import progress
 from chexalign.errors import RecipeError
 from chexalign.policies import Policy, build_prompt
-from chexalign.policies import model_of_recipe as opening
 from chexalign.policies.checkpoints.processors import load_processor
+from chexalign.policies.model_of_recipe import load_model
 from chexalign.policies.presets import DEFAULT, preset_for, presets, wording
 from chexalign.policies.prompt import messages
 from chexalign.recipe.files import load_recipe
@@ -176,10 +176,10 @@ def test_the_pixel_budget_of_qwen_is_lowered_and_saved(tmp_path):
     folder = family_models.write("qwen2.5-vl", tmp_path / "model")
     file = folder / "processor_config.json"
     file.write_text(re.sub(r'"longest_edge": \d+', '"longest_edge": 12845056', file.read_text()))
-    policy = opening.load_model(PolicySection(model=str(folder)))
+    policy = load_model(PolicySection(model=str(folder)))
     assert dict(policy.processor.image_processor.size)["longest_edge"] == 451_584
     policy.save(tmp_path / "saved")
-    again = opening.load_model(PolicySection(model=str(tmp_path / "saved"), max_pixels=3136))
+    again = load_model(PolicySection(model=str(tmp_path / "saved"), max_pixels=3136))
     assert dict(again.processor.image_processor.size)["longest_edge"] == 3136
     kept = load_processor(tmp_path / "saved", policy.model.config, True)
     assert dict(kept.image_processor.size)["longest_edge"] == 451_584
@@ -187,4 +187,4 @@ def test_the_pixel_budget_of_qwen_is_lowered_and_saved(tmp_path):
 
 def test_a_pixel_budget_for_images_of_one_size_is_refused(gemma):
     with pytest.raises(RecipeError, match="policy.max_pixels: the images of .* have one fixed size"):
-        opening.load_model(PolicySection(model=str(gemma), max_pixels=1000))
+        load_model(PolicySection(model=str(gemma), max_pixels=1000))

@@ -10,7 +10,7 @@ import torch
 from tests.driver import OVERRIDES
 from typer.testing import CliRunner
 
-from chexalign.cli.main import app
+from chexalign.cli.commands import app
 from chexalign.errors import RecipeError, WorkError
 from chexalign.judges.contract import Judgement
 from chexalign.policies import Policy

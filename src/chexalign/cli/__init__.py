@@ -1,5 +1,5 @@
 """The command line: `chexalign …` and `python -m chexalign`."""
 
-from chexalign.cli.main import app, main
+from chexalign.cli.commands import app, main
 
 __all__ = ["app", "main"]

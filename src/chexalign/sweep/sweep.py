@@ -86,7 +86,7 @@ def _branch(run: Run, label: str, train: Train, judges: tuple[str, ...], validat
         "evaluate": recipe.evaluate.model_copy(update={"judges": judges}),
     }
     own_stage = Stage(
-        f"chexalign.sweep.sweep:{validate}", ("sweep",), "validation.json", ("validation.json", "validation")
+        f"chexalign.sweep.validate:{validate}", ("sweep",), "validation.json", ("validation.json", "validation")
     )
     evaluate = STAGES["evaluate"]
     stages = {**{n: s for n, s in STAGES.items() if s is not evaluate}, "validate": own_stage, "evaluate": evaluate}
