@@ -53,7 +53,7 @@ def image_attention(
         raise NoMap("a report holds the token that stands for an image")
     ids, mask = policy.pad_completions(completions)
     grids = image_grids(policy, prefix, prompts)
-    with _eager(policy.model), _rows_kept(core, chosen, prefix.ids.shape[1]) as kept:
+    with policy.scorer.computing(), _eager(policy.model), _rows_kept(core, chosen, prefix.ids.shape[1]) as kept:
         _read(core, prefix, ids, mask)
     weights = torch.stack(kept).mean(0).cpu()  # (B, T, P)
     found, first = [], 0

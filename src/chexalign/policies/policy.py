@@ -177,7 +177,9 @@ class Policy:
         if self.engine is not None:
             return self.engine.generate(prompts, **asked)
         stops, allowed = self.stop_ids, len(self.tokenizer)
-        return sampling.sample(self.model, self.encode(prompts), stop_ids=stops, allowed=allowed, **asked)
+        prefix = self.encode(prompts)  # the tower's features have a type of their own
+        with self.scorer.computing():
+            return sampling.sample(self.model, prefix, stop_ids=stops, allowed=allowed, **asked)
 
     # ---- how it learns
 
@@ -190,7 +192,7 @@ class Policy:
         return adapters.reference(self.model)
 
     def compute_in(self, dtype: str) -> None:
-        """Score in a 16-bit type while the weights stay as they are (automatic mixed precision)."""
+        """Score and sample in a 16-bit type while the weights stay as they are (automatic mixed precision)."""
         self.scorer.compute_dtype = None if dtype == "float32" else getattr(torch, dtype)
 
     def freeze(self, parts: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -212,8 +212,13 @@ class Scorer(nn.Module):
         finally:
             self.temperature = before
 
+    def computing(self) -> AbstractContextManager[None]:
+        """The one context of every forward pass of the policy: matrix products in `compute_dtype`, weights as they are."""
+        device = next(self.model.parameters()).device
+        return torch.autocast(device.type, self.compute_dtype, enabled=self.compute_dtype is not None)
+
     def forward(self, prefix: Prefix, ids: Tensor, mask: Tensor, kl_completions: int = 0) -> Tensor:
         checkpointing = self.checkpointing and torch.is_grad_enabled()
-        with torch.autocast(ids.device.type, self.compute_dtype, enabled=self.compute_dtype is not None):
+        with self.computing():
             how = Scoring(kl_completions, checkpointing, self.temperature)
             return completion_logps(self.model, prefix, ids, mask, how)

@@ -74,7 +74,7 @@ class OnlineTask:
     def _round(self, number: int, asked: Sequence[PromptedStudy]) -> None:
         """Each process serves its part of the studies; all learn of every group."""
         mine, start = asked[processes.rank() :: processes.count()], time.monotonic()
-        with torch.no_grad(), self._computing():
+        with torch.no_grad():
             samples = roll_out(self.policy, mine, self.settings.rollout, self.settings.seed, number)
         sampled = time.monotonic()
         answers = judge_groups(self.judge, samples, number)
@@ -144,10 +144,6 @@ class OnlineTask:
             asked = self.reference or self.policy
             rows = _ragged(asked.scorer(*self.inputs(groups, asked)), groups)
         return [replace(g, ref_logps=r) for g, r in zip(groups, rows, strict=True)]
-
-    def _computing(self) -> Any:
-        kind = self.policy.scorer.compute_dtype
-        return torch.autocast(self.policy.device.type, kind, enabled=kind is not None)
 
     # ---- what the loop asks
 
