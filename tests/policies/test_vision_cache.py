@@ -10,8 +10,9 @@ from tests.policies.test_families import COMPLETIONS, prompt
 
 from chexalign.policies import Policy
 from chexalign.policies.forward import vision_cache
+from chexalign.policies.forward.tower_features import FEATURE
 from chexalign.policies.forward.unwrap import core_model
-from chexalign.policies.forward.vision_cache import FEATURE, fingerprint
+from chexalign.policies.forward.vision_cache import fingerprint
 
 FAMILIES = ["llava-llama", "qwen2.5-vl", "qwen3-vl", "gemma3", "idefics3", "smolvlm"]
 
@@ -89,7 +90,7 @@ def test_a_stored_file_that_is_taken_away_is_computed_again(two, tmp_path):
 
 def test_another_layer_of_the_same_tower_has_features_of_its_own(two, tmp_path):
     core = two[1].model.model
-    core.config.vision_feature_layer = 0
+    core.config.vision_feature_layer = 1
     a, b = (stored(p, tmp_path).extra[f"{FEATURE}0"] for p in two)
     assert float((a - b).abs().max()) > 1e-3
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -22,8 +22,8 @@ from chexalign.errors import WorkError
 from chexalign.policies.forward.layers import decoder_layers
 from chexalign.policies.forward.logps import Prefix, inner_model
 from chexalign.policies.forward.padding import SEQUENCE_INPUTS
+from chexalign.policies.forward.tower_features import with_encoder_outputs
 from chexalign.policies.forward.unwrap import base_model
-from chexalign.policies.forward.vision_cache import FEATURE, stored_features
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
 
@@ -68,15 +68,13 @@ def image_attention(
 def _read(core: Any, prefix: Prefix, ids: Tensor, mask: Tensor) -> None:
     """The plain forward over left-padded prompts and right-padded reports, the last token left out: it predicts nothing."""
     whole = torch.cat([prefix.mask, mask[:, :-1]], dim=1)
-    arguments = {k: v for k, v in prefix.extra.items() if not k.startswith(FEATURE)}
-    features = [v for k, v in prefix.extra.items() if k.startswith(FEATURE)]
+    arguments = with_encoder_outputs(core, prefix.extra)
     for name in SEQUENCE_INPUTS:
         if name in arguments:
             arguments[name] = F.pad(arguments[name], (0, whole.shape[1] - prefix.ids.shape[1]))
     if not isinstance(core, GRIDS):  # those derive them from the image grid
         arguments["position_ids"] = (whole.cumsum(1) - 1).clamp(min=0)
-    with stored_features(core, features) if features else nullcontext():
-        core(input_ids=torch.cat([prefix.ids, ids[:, :-1]], 1), attention_mask=whole, use_cache=False, **arguments)
+    core(input_ids=torch.cat([prefix.ids, ids[:, :-1]], 1), attention_mask=whole, use_cache=False, **arguments)
 
 
 @contextmanager

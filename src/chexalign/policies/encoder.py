@@ -11,7 +11,8 @@ from torch import Tensor
 from chexalign.data.images import load_image
 from chexalign.policies.forward.logps import Prefix
 from chexalign.policies.forward.padding import left_padded
-from chexalign.policies.forward.vision_cache import FeatureStore, as_inputs, can_store, tower_features, without_pixels
+from chexalign.policies.forward.tower_features import NOT_KEPT, as_inputs, can_store, tower_features
+from chexalign.policies.forward.vision_cache import FeatureStore
 from chexalign.policies.prompt import Prompt
 
 
@@ -58,8 +59,7 @@ class PromptEncoder:
 
     def _with_features(self, core: Any, item: dict[str, Tensor], key: tuple[Path, str]) -> dict[str, Tensor]:
         """The same prompt with the tower's features in place of the pixels, remembered unless the disk's share is used up."""
-        rest = {k: v for k, v in item.items() if k != "pixel_attention_mask"}
-        rest["pixel_values"] = without_pixels(core, item["pixel_values"])
+        rest = {k: v for k, v in item.items() if k not in NOT_KEPT}
         if self._store is None:
             whole = rest | as_inputs(tower_features(core, item))
             self._encoded[key] = whole, None

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
 from chexalign.errors import RecipeError
+from chexalign.policies.forward.cache_name import name_among
 
 NO_ATTENTION = "chexalign_no_attention"
 _CANNOT = "train.gradient_checkpointing: not known how to do it for {}; set it to false"
@@ -104,7 +105,7 @@ def last_token_only(core: Any) -> Iterator[None]:
     def forward(hidden_states: Tensor, *arguments: Any, **named: Any) -> Any:
         mask = named.get("attention_mask")
         odd = arguments or not (mask is None or isinstance(mask, Tensor))
-        if odd or hidden_states.shape[1] < 2 or _slides(named["past_key_values"], layer.self_attn.layer_idx):
+        if odd or hidden_states.shape[1] < 2 or _slides(named[str(name_among(named))], layer.self_attn.layer_idx):
             return original(hidden_states, *arguments, **named)
         _fill_cache(layer, hidden_states[:, :-1], _cut(named, slice(None, -1)) | {"attention_mask": None})
         if mask is not None and mask.dim() == 4:
@@ -173,8 +174,9 @@ def checkpointed(core: Any, keep_cache: bool) -> Iterator[None]:
 
 def _twice(original: Callable[..., Any], index: int, keep_cache: bool) -> Callable[..., Any]:
     def forward(hidden_states: Tensor, *arguments: Any, **named: Any) -> Any:
-        cache = named.pop("past_key_values", None)
-        if cache is None:
+        name = name_among(named)
+        cache = None if name is None else named.pop(name)
+        if name is None or cache is None:
             raise RecipeError(_CANNOT.format(type(original.__self__).__name__ if ismethod(original) else "the model"))
         slot = cache.layers[index]
         before = copy.copy(slot)
@@ -182,7 +184,7 @@ def _twice(original: Callable[..., Any], index: int, keep_cache: bool) -> Callab
         def run(hidden: Tensor, keys: Tensor | None, values: Tensor | None) -> tuple[Any, Any]:
             own = copy.copy(before)
             own.keys, own.values = keys, values
-            output = original(hidden, *arguments, past_key_values=_OneLayer(own), **named)
+            output = original(hidden, *arguments, **{name: _OneLayer(own)}, **named)
             return output, own
 
         filled: list[Any] = []

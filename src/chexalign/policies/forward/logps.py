@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from chexalign.policies.forward import unshared
+from chexalign.policies.forward.cache_name import cache_name
 from chexalign.policies.forward.head import Head
 from chexalign.policies.forward.layers import checkpointed, last_token_only
+from chexalign.policies.forward.tower_features import with_encoder_outputs
 from chexalign.policies.forward.unwrap import base_model, core_model
-from chexalign.policies.forward.vision_cache import FEATURE, stored_features
 
 CHUNK_LOGITS = 1 << 26  # logits that exist at one time (fp32: 256 MiB)
 
@@ -83,12 +84,9 @@ class Encoded:
         core, _ = inner_model(model)
         positions = self.positions(ids.shape[1])
         self.mask = torch.cat([self.mask, mask], dim=1)
+        held = {str(cache_name(core)): self.cache}
         return core(
-            input_ids=ids,
-            attention_mask=self.mask,
-            past_key_values=self.cache,
-            position_ids=positions,
-            use_cache=True,
+            input_ids=ids, attention_mask=self.mask, position_ids=positions, use_cache=True, **held
         ).last_hidden_state
 
 
@@ -107,14 +105,12 @@ def encode_prefix(model: Any, prefix: Prefix, checkpointing: bool = False) -> En
     core, _ = inner_model(model)
     if not unshared.can_share(model):
         return unshared.encode(model, prefix)
-    arguments = {k: v for k, v in prefix.extra.items() if not k.startswith(FEATURE)}
-    features = [v for k, v in prefix.extra.items() if k.startswith(FEATURE)]
+    arguments = with_encoder_outputs(core, prefix.extra)
     own, grids = _uses_own_positions(core), "image_grid_thw" in prefix.extra
     if not (own and grids):
         positions = (prefix.mask.cumsum(1) - 1).clamp(min=0)
         arguments["position_ids"] = positions.expand(3, -1, -1) if own else positions
     with ExitStack() as stack:
-        stack.enter_context(stored_features(core, features) if features else nullcontext())
         stack.enter_context(last_token_only(core))
         stack.enter_context(checkpointed(core, keep_cache=True) if checkpointing else nullcontext())
         output = core(input_ids=prefix.ids, attention_mask=prefix.mask, use_cache=True, **arguments)
@@ -122,7 +118,7 @@ def encode_prefix(model: Any, prefix: Prefix, checkpointing: bool = False) -> En
     if own:  # a batch without images leaves those of an earlier one in place
         found = core.rope_deltas if grids else torch.zeros(len(prefix.ids), dtype=torch.long)
         deltas = found.reshape(-1, 1).to(prefix.ids.device)
-    return Encoded(output.past_key_values, output.last_hidden_state[:, -1], prefix.mask, deltas)
+    return Encoded(output[cache_name(core)], output.last_hidden_state[:, -1], prefix.mask, deltas)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache, DynamicLayer
 
+from chexalign.policies.forward.cache_name import cache_name
 from chexalign.policies.forward.layers import decoder_layers, replaced
 from chexalign.policies.forward.logps import Encoded, inner_model
 from chexalign.policies.forward.unshared import Plain
@@ -102,7 +103,8 @@ class Branches(Cache):
         if self.deltas is not None:  # Qwen-VL's 3-D positions
             positions = (positions + self.deltas[self.prompts]).expand(3, -1, -1)
         with _attending(core, self):
-            return core(input_ids=ids, past_key_values=self, position_ids=positions, use_cache=True).last_hidden_state
+            held = {str(cache_name(core)): self}
+            return core(input_ids=ids, position_ids=positions, use_cache=True, **held).last_hidden_state
 
 
 def branch(model: Any, encoded: Encoded | Plain, n: int) -> Branches | None:

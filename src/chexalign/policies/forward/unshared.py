@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from chexalign.errors import RecipeError
+from chexalign.policies.forward.cache_name import NAMES, cache_name
 from chexalign.policies.forward.unwrap import base_model, core_model
 from chexalign.progress import say
 
@@ -22,12 +23,16 @@ _said: set[str] = set()
 def can_share(model: Any) -> bool:
     """False for recurrent models; says so once per class."""
     base, core = base_model(model), core_model(model)
-    if not getattr(base, "_is_stateful", False) and "past_key_values" in inspect.signature(core.forward).parameters:
+    stateful = getattr(base, "_is_stateful", False)
+    if not stateful and cache_name(core):
         return True
     name = type(base).__name__
     if name not in _said:
         _said.add(name)
-        say(f"{name} keeps no key/value cache to share: each completion is scored with its own prompt pass (slower)")
+        why = (
+            "keeps no key/value cache to share" if stateful else f"takes no key/value cache named {' or '.join(NAMES)}"
+        )
+        say(f"{name} {why}: each completion is scored with its own prompt pass (slower)")
     return False
 
 
