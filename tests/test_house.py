@@ -12,7 +12,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 OURS = "chexalign"
 # The floors of the house from the bottom up: a room may import its own floor's room (itself) and what lies on lower floors.
 FLOORS = (
-    {"errors", "records", "versions", "stats", "losses"},
+    {"errors", "records", "versions", "stats", "losses", "cleaning"},
     {"processes"},
     {"jsonl", "progress"},
     {"recipe", "labels", "llm"},
@@ -29,14 +29,27 @@ FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 MAY_IMPORT = {  # rooms that may import less than all that lies below them
     "records": set(),
     "errors": set(),
+    "cleaning": {"cleaning"},
     "losses": {"losses"},
     "stats": set(),
     "report": {"report", "errors", "records", "stats", "data"},
     "recipe": {"recipe", "errors"},
-    "labels": {"labels", "errors", "records"},
+    "labels": {"labels", "cleaning", "errors", "records"},
     "llm": {"llm", "errors"},
-    "policies": {"policies", "errors", "records", "jsonl", "progress", "processes", "recipe", "data", "llm", "losses"},
-    "judges": {"judges", "errors", "records", "data", "labels", "llm"},
+    "policies": {
+        "policies",
+        "cleaning",
+        "errors",
+        "records",
+        "jsonl",
+        "progress",
+        "processes",
+        "recipe",
+        "data",
+        "llm",
+        "losses",
+    },
+    "judges": {"judges", "cleaning", "errors", "records", "data", "labels", "llm"},
     "train": set(FLOOR) - {"run", "scorecard", "evaluation", "review", "stages", "sweep", "cli", "report"},
 }
 LEAVES = {"report", "cli"}  # nobody imports these, but that the command line writes reports

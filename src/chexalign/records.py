@@ -106,7 +106,7 @@ class Completion(_Record):
     policy: str
     seed: int
     tokens: tuple[int, ...] = ()  # the sampled ids, end-of-text included: text need not tokenize back to them
-    written: str | None = None  # `text` with the tags it stood in, where the policy was taught to write them
+    written: str | None = None  # what the policy wrote, where `text` is that without its tags or markup
 
     @classmethod
     def key_fields(cls) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ class Answers:
 
     texts: list[str]
     scores: dict[str, list[float | None]]  # judge → one score per study
+    written: tuple[str | None, ...] = ()  # what was written, where `texts` is that without tags and markup
 
     def words(self) -> list[float | None]:
         return [float(len(t.split())) for t in self.texts]

@@ -54,9 +54,10 @@ def _choose(references: Sequence[str], wanted: int) -> list[int]:
 
 
 def _answer(found: Answers, i: int, reference: str) -> dict[str, Any]:
-    text = found.texts[i]
+    text, written = found.texts[i], found.written[i] if found.written else None
     return {
         "text": text,
+        **({} if written is None else {"written": written}),
         "marks": marks(text, reference),
         "missing": sorted(label_set(reference) - label_set(text) - {"No Finding"}),
         "scores": {judge: values[i] for judge, values in found.scores.items()},

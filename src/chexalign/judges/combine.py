@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chexalign.errors import RecipeError
+from chexalign.judges.columns import library_form
 from chexalign.judges.contract import Judge, Judgement, Studies, context_of, reward
 from chexalign.judges.registry import LC
 from chexalign.judges.request import RewardRequest
@@ -37,6 +38,7 @@ class Combined:
     def context(self) -> frozenset[str]:
         return self.needs.union(*map(context_of, self.parts))
 
+    @library_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
         return self.reward(RewardRequest(reports, references, studies))
 

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from chexalign.errors import Abstain
+from chexalign.judges.columns import library_form
+from chexalign.judges.judgement import Judgement as Judgement
 from chexalign.judges.request import RewardRequest
 from chexalign.records import Study
 
 Studies = Sequence[Study] | None
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """One answer. `score` is None exactly when `error` says why the judge abstained."""
-
-    score: float | None
-    error: str | None = None
-    details: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """A score that is no number is a failure, and a failure is not a score."""
-        if self.score is not None and not math.isfinite(self.score):
-            object.__setattr__(self, "error", f"the judge's score was {self.score}")
-            object.__setattr__(self, "score", None)
 
 
 class Judge(Protocol):
@@ -64,6 +50,7 @@ def reward(judge: Judge, request: RewardRequest) -> list[Judgement]:
 
     Returns one Judgement per report, in order. Raises RecipeError when the request lacks what the judge looks at.
     """
+    request = request.cleaned()
     if isinstance(judge, RewardJudge):
         return judge.reward(request)
     return judge.score(request.reports, request.references, request.studies)
@@ -125,6 +112,7 @@ class TextJudge:
         assert self.encode is not None, f"{self.name} has neither encode nor encode_many"
         return [_tried(self.encode, text) for text in texts]
 
+    @library_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
         same_length(reports, references)
         pairs = list(zip(reports, references, strict=True))

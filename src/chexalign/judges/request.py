@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from chexalign.cleaning import clean
 from chexalign.records import Study
 
 T = TypeVar("T")
@@ -28,6 +29,14 @@ class RewardRequest:
             values = getattr(self, what)
             if values is not None and len(values) != len(self.reports):
                 raise ValueError(f"{len(self.reports)} reports but {len(values)} {what.replace('_', ' ')}")
+
+    def cleaned(self) -> RewardRequest:
+        """The same without the markup that models write around reports; `written` then keeps what was there."""
+        reports = [clean(text) for text in self.reports]
+        references = [clean(text) for text in self.references]
+        if reports == list(self.reports) and references == list(self.references):
+            return self
+        return replace(self, reports=reports, references=references, written=self.written or self.reports)
 
     def rows(self, keep: Sequence[int]) -> RewardRequest:
         """The request about the reports at these positions alone."""

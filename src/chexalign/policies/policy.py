@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chexalign.cleaning import clean
 from chexalign.data.tags import body_of, wrapped
 from chexalign.errors import RecipeError
 from chexalign.policies import adapters
@@ -37,6 +38,7 @@ class Policy:
         self.scorer = Scorer(model)
         self.engine: Engine | None = None  # where samples come from; None: from here (engines.attach)
         self.wrap: str | None = None  # `report`: what it writes stands between tags (data/tags.py)
+        self.clean: tuple[str, ...] = ()  # the rules of chexalign.cleaning that its texts need
 
     @classmethod
     def load(
@@ -85,13 +87,20 @@ class Policy:
         return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The report that the tokens hold; where the policy writes tags, what they enclose, closed or not."""
-        text = self.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
-        return body_of(text)[0] if self.wrap else text
+        """The report that the tokens hold, without markup; where the policy writes tags, what they enclose, closed or not."""
+        return self._report(self._decoded(tokens))
 
     def written(self, tokens: Sequence[int]) -> str | None:
-        """The same with its tags, for the format reward; None where the policy writes none."""
-        return self.tokenizer.decode(list(tokens), skip_special_tokens=True).strip() if self.wrap else None
+        """The same as it was written, for the format reward and the reader; None where that is the report itself."""
+        raw = self._decoded(tokens)
+        return raw if self.wrap or self._report(raw) != raw else None
+
+    def _decoded(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
+
+    def _report(self, raw: str) -> str:
+        text = body_of(raw)[0] if self.wrap else raw
+        return clean(text, self.clean) if self.clean else text
 
     def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
         """Write an ordinary safetensors checkpoint with its processor, or the adapter alone (checkpoints/adapter.py).

@@ -9,8 +9,11 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from chexalign.cleaning import MARKUP
 from chexalign.errors import RecipeError
+from chexalign.recipe.policy import PolicySection
 from chexalign.recipe.recipe import Recipe
 
 # Our choices, for models without a published wording.
@@ -35,6 +38,7 @@ class Preset:
     images_last: bool = False  # the images stand after the words
     max_images: int | None = None
     max_pixels: int | None = None  # of an image, for processors that keep images of any size
+    clean: tuple[str, ...] = MARKUP  # the rules of chexalign.cleaning that its texts need
 
     def most_images(self, allowed: int) -> int:
         """The most images of a study that the model is shown, where the recipe allows so many."""
@@ -46,7 +50,11 @@ def presets() -> tuple[Preset, ...]:
     """All of them, in the order in which they are tried."""
     with Path(__file__).with_name("prompts.toml").open("rb") as file:
         entries = tomllib.load(file)
-    return tuple(Preset(name=name, **{**entry, "match": tuple(entry["match"])}) for name, entry in entries.items())
+    return tuple(Preset(name=name, **_with_tuples(entry)) for name, entry in entries.items())
+
+
+def _with_tuples(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
 
 
 def preset_for(model: str) -> Preset | None:
@@ -79,7 +87,9 @@ def wording(model: str, prompt: str = "auto", system: str | None = None, task: s
     """
     known = preset_for(model) or Preset("default")
     if prompt != "auto":
-        return Preset("recipe", findings=prompt, system=system, chat=known.chat, max_pixels=known.max_pixels)
+        return Preset(
+            "recipe", findings=prompt, system=system, chat=known.chat, max_pixels=known.max_pixels, clean=known.clean
+        )
     if task == "impression":
         published = known.impression is not None
         return dataclasses.replace(
@@ -109,3 +119,8 @@ def wording_of(recipe: Recipe) -> Preset:
 def most_images(recipe: Recipe) -> int:
     """The most images of a study that the recipe's model is shown: `studies.max_images`, or the model's own lower limit."""
     return wording_of(recipe).most_images(recipe.studies.max_images)
+
+
+def cleaning_of(settings: PolicySection) -> tuple[str, ...]:
+    """The rules of chexalign.cleaning for a recipe's model: its preset's, or none with `clean: off`."""
+    return () if settings.clean == "off" else (preset_for(settings.model) or Preset("default")).clean

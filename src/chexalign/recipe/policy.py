@@ -42,6 +42,7 @@ class PolicySection(Section):
     prompt: str = "auto"  # the model's published wording; your own may hold {indication}, {comparison}, {findings}
     system: str | None = None  # system turn; the published wording's own, or none, when absent
     wrap: Literal["report"] | None = None  # what it writes stands in <report>…</report>; judges read what is inside
+    clean: Literal["auto", "off"] = "auto"  # markup around a report is taken away, as its model's preset says
     max_pixels: Count | None = (
         None  # of an image, for processors that keep any size (Qwen-VL); the preset's when absent
     )

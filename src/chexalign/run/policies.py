@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from chexalign.errors import WorkError
 from chexalign.policies.model_of_recipe import limit_pixels, load_model
 from chexalign.policies.policy import Policy
-from chexalign.policies.presets import wording_of
+from chexalign.policies.presets import cleaning_of, wording_of
 from chexalign.policies.prompt import Prompt, build_prompt
 from chexalign.progress import say_once
 from chexalign.records import Study
@@ -30,6 +30,7 @@ def open_policy(run: Run, which: str, dtype: str | None = None) -> Policy:
         policy = Policy.load(folder, dtype=dtype or settings.dtype, trust_remote_code=trusted)
         limit_pixels(policy.processor, settings)  # an adapter's processor is its base's
     policy.wrap = settings.wrap
+    policy.clean = cleaning_of(settings)
     policy.keep_features(run.path("features"), settings.features_gib)  # outside training nothing changes the tower
     return policy
 

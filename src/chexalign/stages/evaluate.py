@@ -139,7 +139,7 @@ def _judge(run: Run, key: tuple[str, str], studies: Sequence[Study], rows: Seque
     by_id = {s.study_id: s for s in studies}
     verdicts = judge_to(run, f"evaluation/{name}.verdicts.jsonl", rows, by_id, judges, f"judging {name}")
     by_judge = {j: [v.score for v in verdicts if v.judge == j] for j in judges}
-    return Answers([r.text for r in rows], by_judge)
+    return Answers([r.text for r in rows], by_judge, tuple(r.written for r in rows))
 
 
 def _results(

@@ -115,8 +115,8 @@ def _verdicts(
     start = time.perf_counter()
     references = [reference(recipe, s) for s in studies]
     groups = [c.study_id for c in completions]
-    tagged = [c.written for c in completions if c.written is not None]  # of all or of none: the policy's setting
-    request = RewardRequest([c.text for c in completions], references, studies, groups, written=tagged or None)
+    written = [c.text if c.written is None else c.written for c in completions]
+    request = RewardRequest([c.text for c in completions], references, studies, groups, written=written)
     answers = reward(judge, request)
     seconds = round((time.perf_counter() - start) / max(1, len(completions)), 6)
     return [

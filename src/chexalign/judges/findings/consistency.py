@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from chexalign.errors import Abstain, RecipeError
+from chexalign.judges.columns import library_form
 from chexalign.judges.contract import Judgement, Studies, TextJudge, same_length
 from chexalign.judges.findings.statements import version
 from chexalign.judges.findings.weighted import Features, State, attribute_errors, encode, scale, speaks_for
@@ -77,6 +78,7 @@ class FindingConsistency:
         self._judge = TextJudge(self.name, f"1 rules {version()}", encode, compare)
         self.version = self._judge.version
 
+    @library_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
         """`references` are not read. Raises RecipeError without the studies, which bring the findings."""
         same_length(reports, references)

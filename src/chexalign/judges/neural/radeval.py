@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from chexalign.errors import Abstain, RecipeError
 from chexalign.judges.cache import cached_scores, open_store, remembered
+from chexalign.judges.columns import library_form
 from chexalign.judges.contract import Judgement, Studies, TextJudge, same_length, without_judging
 from chexalign.judges.neural.radeval_process import Worker
 
@@ -122,6 +123,7 @@ class RaTEScore:
     def version(self) -> str:
         return f"1 long empty={self.empty} radeval {installed(self.worker.python)}"
 
+    @library_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
         same_length(reports, references)
         pairs = list(zip(reports, references, strict=True))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from chexalign.errors import Abstain, RecipeError
 from chexalign.judges.cache import open_store, pack_array, remembered, unpack_array
+from chexalign.judges.columns import library_form
 from chexalign.judges.contract import Judgement, Studies, TextJudge, is_blank, same_length
 from chexalign.judges.weights import fingerprint
 from chexalign.records import Study
@@ -68,6 +69,7 @@ class Visual:
         remote = " remote code" if self.expert.trust_remote_code else ""
         return f"1 model={fingerprint(self.expert.model or 'none')}{remote} pool={self.pool}"
 
+    @library_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
         """`references` are not read. Abstains where there is no study, no image, or an image that cannot be decoded."""
         same_length(reports, references)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from chexalign.errors import Abstain
+from chexalign.judges.columns import library_form
 from chexalign.judges.contract import Judgement, Studies, same_length, without_judging
 from chexalign.judges.prompted.base import LlmJudge, abstained, fill, prompt_text
 from chexalign.judges.prompted.parsing import json_object, parse_failed
@@ -43,6 +44,7 @@ class Crimson(LlmJudge):
     def version(self) -> str:
         return f"1 prompt {prompt_text('crimson.txt')[1]}, {self.llm_version}"
 
+    @library_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
         """A study's indication is shown to the model where studies are given."""
         same_length(reports, references)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from chexalign.errors import Abstain, RecipeError
+from chexalign.judges.columns import library_form
 from chexalign.judges.contract import Judgement, Studies, is_blank, same_length, without_judging
 from chexalign.judges.prompted.base import LlmJudge, abstained, fill, prompt_text
 from chexalign.judges.prompted.parsing import json_object, parse_failed
@@ -70,6 +71,7 @@ class Facts(LlmJudge):
         labels = 14 if self.no_finding else 13
         return f"1 beta {self.beta:g} eps {self.eps:g}, {labels} labels, uncertain {self.uncertain}, {how}"
 
+    @library_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
         same_length(reports, references)
         pairs = list(zip(reports, references, strict=True))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from chexalign.errors import Abstain
+from chexalign.judges.columns import library_form
 from chexalign.judges.contract import Judgement, Studies, same_length, without_judging
 from chexalign.judges.prompted.base import LlmJudge, abstained, fill, prompt_text
 from chexalign.judges.prompted.parsing import parse_failed
@@ -50,6 +51,7 @@ class Green(LlmJudge):
         turns = "green" if self._raw() else "chat"
         return f"1 prompt {prompt}, {self.parser} parser, {cleaned}, {turns} turns, {self.llm_version}"
 
+    @library_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
         same_length(reports, references)
         tidy = pre_clean if self.clean else str.strip

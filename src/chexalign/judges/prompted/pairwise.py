@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from chexalign.errors import Abstain, RecipeError
 from chexalign.judges import load
+from chexalign.judges.columns import library_form
 from chexalign.judges.contract import Judge, Judgement, Studies, context_of, is_blank, same_length
 from chexalign.judges.prompted.base import LlmJudge, abstained, fill, missing_parts, prompt_text
 from chexalign.judges.prompted.parsing import json_object, parse_failed
@@ -111,6 +112,7 @@ class Pairwise(LlmJudge):
         text = fill(prompt_text("pairwise.txt")[0], REFERENCE=reference.strip(), A=a.strip(), B=b.strip())
         return user(text + ASK[self.answer])
 
+    @library_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
         raise RecipeError(
             f"{self.name} compares the reports of a group: use it for rewards or for pairs, not as a score"

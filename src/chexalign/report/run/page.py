@@ -30,6 +30,7 @@ class ExampleText:
     body: Markup
     missing: tuple[str, ...]
     scores: tuple[tuple[str, str], ...]
+    written: str  # with the tags and the markup that were taken away; empty where there were none
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,13 @@ def _example_text(title: str, part: Any) -> ExampleText:
     part = mapping(part)
     shown = ((wording.metric_name(k), _example_score(v)) for k, v in mapping(part.get("scores")).items())
     missing = tuple(str(label) for label in part.get("missing") or [])
-    return ExampleText(title, highlight(str(part.get("text") or ""), part.get("marks")), missing, tuple(shown))
+    return ExampleText(
+        title,
+        highlight(str(part.get("text") or ""), part.get("marks")),
+        missing,
+        tuple(shown),
+        str(part.get("written") or ""),
+    )
 
 
 def _example_score(value: Any) -> str:

@@ -28,7 +28,7 @@ class PromptedStudy:
 
 @dataclass(frozen=True)
 class Samples:
-    """What the policy wrote for one study, G times, the texts that judges read, and those with their tags where it has any."""
+    """What the policy wrote for one study, G times, the texts that judges read, and those as they were written."""
 
     asked: PromptedStudy
     sampled: tuple[Sampled, ...]
@@ -75,8 +75,10 @@ def roll_out(
             top_p=settings.top_p,
         )
         for one, group in zip(batch, groups, strict=True):
-            texts, tagged = [policy.text(s.tokens) for s in group], [policy.written(s.tokens) for s in group]
-            found.append(Samples(one, tuple(group), tuple(texts), tuple(w for w in tagged if w is not None)))
+            texts = tuple(policy.text(s.tokens) for s in group)
+            raw = [policy.written(s.tokens) for s in group]
+            written = tuple(t if w is None else w for t, w in zip(texts, raw, strict=True))
+            found.append(Samples(one, tuple(group), texts, written))
     return found
 
 
