@@ -76,7 +76,7 @@ def test_a_format_gate_hands_on_the_report_alone():
     gated = load("gate(format, rouge_l)")
     reports = ["<report>Small effusion.</report>", "Small effusion.", "<report> </report>"]
     assert [a.score for a in gated.score(reports, ["Small effusion."] * 3)] == [1, 0, 0]
-    assert load("rouge_l").score(reports[:1], ["Small effusion."])[0].score < 1
+    assert load("rouge_l").score(reports[:1], ["Small effusion."])[0].score == 1  # without a gate the tags are no fault
 
 
 def test_every_kth_step():

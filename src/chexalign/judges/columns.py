@@ -67,3 +67,6 @@ def library_form(score: Callable[..., list[Judgement]], *, raw: bool = False) ->
         return judged(column, references, ask, self.name, raw)
 
     return whole
+
+
+raw_form = functools.partial(library_form, raw=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chexalign.errors import RecipeError
-from chexalign.judges.columns import library_form
+from chexalign.judges.columns import raw_form
 from chexalign.judges.contract import Judge, Judgement, Studies, context_of, reward
 from chexalign.judges.registry import LC
 from chexalign.judges.request import RewardRequest
@@ -38,9 +38,9 @@ class Combined:
     def context(self) -> frozenset[str]:
         return self.needs.union(*map(context_of, self.parts))
 
-    @library_form
+    @raw_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
-        return self.reward(RewardRequest(reports, references, studies))
+        return reward(self, RewardRequest(reports, references, studies))
 
     def reward(self, request: RewardRequest) -> list[Judgement]:
         for what, given in (("group", request.group_ids), ("step", request.step)):

@@ -6,11 +6,10 @@ lets it see the report alone; added to another reward it would pay for form what
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 from chexalign.data.tags import body_of
-from chexalign.judges.columns import library_form
+from chexalign.judges.columns import raw_form
 from chexalign.judges.contract import Judgement, Studies
 from chexalign.judges.request import RewardRequest
 
@@ -20,7 +19,7 @@ class Format:
 
     name, version, context = "format", "1", frozenset[str]()
 
-    @functools.partial(library_form, raw=True)
+    @raw_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
         return self.reward(RewardRequest(reports, references))
 

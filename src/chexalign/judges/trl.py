@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from chexalign.errors import RecipeError
 from chexalign.judges import from_recipe
-from chexalign.judges.contract import reward
 from chexalign.judges.registry import Options
-from chexalign.judges.request import RewardRequest
+from chexalign.judges.rewarding import completion_text, reference_column, reward_rows
 
 
 def reward_function(
@@ -23,13 +21,11 @@ def reward_function(
     judge = from_recipe(line, options or {}, frozenset({"group", "step"}))
 
     def score(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
-        if reference not in columns:
-            raise RecipeError(f"reward {line!r}: the dataset has no column {reference!r} with the radiologist's report")
-        texts = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
+        truth = reference_column(line, columns, reference)
         state = columns.get("trainer_state")
         step = 0 if state is None else state.global_step
-        request = RewardRequest(texts, columns[reference], group_ids=[str(p) for p in prompts], step=step)
-        return [answer.score for answer in reward(judge, request)]
+        texts = [completion_text(c) for c in completions]
+        return reward_rows(judge, texts, truth, [str(p) for p in prompts], step).scores
 
     score.__name__ = judge.name  # TRL logs rewards under it
     return score
