@@ -8,6 +8,7 @@ import torch
 
 from chexalign.errors import RecipeError, WorkError
 from chexalign.judges import load
+from chexalign.judges.contract import without_judging
 from chexalign.judges.neural.bertscore import _features, greedy_matches, unit
 from chexalign.judges.neural.encoders import find_model, identity, text_encoder
 from chexalign.judges.registry import JUDGES
@@ -58,14 +59,14 @@ def test_equals_bert_score(layer):
     official = pytest.importorskip(
         "bert_score", reason="bert-score is not installed; pip install --no-deps bert-score==0.3.13"
     )
-    pairs = [(a, b) for a in SENTENCES for b in SENTENCES]
+    pairs = [(a, b) for a in SENTENCES for b in SENTENCES if without_judging(a, b) is None]
     reports, references = map(list, zip(*pairs, strict=True))
     model = str(find_model("minilm-l6"))
     expected = official.score(reports, references, model_type=model, num_layers=layer, device="cpu", batch_size=1)
     answers = load(f"bertscore[minilm-l6:L{layer}]").score(reports, references)
     for measure, values in zip(("precision", "recall", "f1"), expected, strict=True):
         assert [a.details[measure] for a in answers] == pytest.approx(values.tolist(), abs=1e-6)
-    assert sum(0 < a.score < 0.999 for a in answers) == len(pairs) - len(SENTENCES)
+    assert sum(0 < a.score < 0.999 for a in answers) == sum(a != b for a, b in pairs)
 
 
 @minilm
@@ -112,7 +113,7 @@ def test_what_the_disk_gives_back_scores_the_same(tmp_path, monkeypatch):
 @minilm
 def test_odd_texts():
     judge = load(MINILM)
-    for text in ("\ud800 x", "a\x00b", "[SEP]", "🫁 1", "x" * 5000):
+    for text in ("\ud800 x", "a\x00b", "[SEP]", "x" * 5000):
         assert 0 < judge.score([text], [SENTENCES[0]])[0].score <= 1
         assert judge.score([text], [text])[0].score == pytest.approx(1)
 
@@ -168,13 +169,11 @@ def test_distilbert_from_a_folder_and_from_the_hubs_cache(tmp_path, monkeypatch)
     DistilBertModel(DistilBertConfig(dim=32, n_heads=2, n_layers=3, hidden_dim=64)).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
         shutil.copy(find_model("minilm-l6") / name, folder)
-    expected = official.score(
-        SENTENCES, SENTENCES[::-1], model_type=str(folder), num_layers=2, device="cpu", batch_size=1
-    )
+    pairs = [pair for pair in zip(SENTENCES, SENTENCES[::-1], strict=True) if without_judging(*pair) is None]
+    reports, references = map(list, zip(*pairs, strict=True))
+    expected = official.score(reports, references, model_type=str(folder), num_layers=2, device="cpu", batch_size=1)
     by_folder = load("bertscore", model=str(folder), layer=2)
-    assert [a.score for a in by_folder.score(SENTENCES, SENTENCES[::-1])] == pytest.approx(
-        expected[2].tolist(), abs=1e-6
-    )
+    assert [a.score for a in by_folder.score(reports, references)] == pytest.approx(expected[2].tolist(), abs=1e-6)
     config = str(folder / "config.json")
     monkeypatch.setattr(
         "huggingface_hub.try_to_load_from_cache", lambda name, file: config if "distilbert" in name else None

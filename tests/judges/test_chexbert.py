@@ -223,8 +223,8 @@ def judge(folder, monkeypatch, **options):
 
 
 ROWS = {
-    "report": {"Cardiomegaly": 1, "Edema": -1, "Fracture": 1, "Atelectasis": 0},
-    "reference": {"Cardiomegaly": 1, "Edema": 1, "Lung Lesion": 1, "No Finding": 1},
+    "one": {"Cardiomegaly": 1, "Edema": -1, "Fracture": 1, "Atelectasis": 0},
+    "other": {"Cardiomegaly": 1, "Edema": 1, "Lung Lesion": 1, "No Finding": 1},
     "normal": {"No Finding": 1},
 }
 
@@ -242,7 +242,7 @@ def test_f1_by_hand_over_13_14_and_5_labels_uncertain_each_way(tmp_path, monkeyp
     saved(tmp_path)
 
     def ask(**options):
-        return judge(tmp_path, monkeypatch, **options).score(["report"], ["reference"])[0]
+        return judge(tmp_path, monkeypatch, **options).score(["one"], ["other"])[0]
 
     first = ask()
     assert first.score == pytest.approx(2 * 2 / (3 + 3))
@@ -256,7 +256,7 @@ def test_f1_by_hand_over_13_14_and_5_labels_uncertain_each_way(tmp_path, monkeyp
 def test_corpus_f1_by_hand(tmp_path, monkeypatch, rows):
     """Five labels: (report, reference) has tp 2; (normal, reference) has fn 2; (normal, normal) has nothing."""
     saved(tmp_path)
-    reports, references = ["report", "normal", "normal"], ["reference", "reference", "normal"]
+    reports, references = ["one", "normal", "normal"], ["other", "other", "normal"]
     found = corpus_chexbert_f1(judge(tmp_path, monkeypatch), reports, references, variant="5")
     assert found["micro"] == pytest.approx(2 * 2 / (4 + 2)) and found["example"] == pytest.approx((1 + 0 + 1) / 3)
     assert found["macro"] == pytest.approx(

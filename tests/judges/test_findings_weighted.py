@@ -106,7 +106,7 @@ def test_words_for_the_same_finding_agree():
 def test_a_text_that_says_nothing_about_a_chest_earns_nothing_and_judges_nothing(text):
     judge = load("finding_f1_weighted")
     assert judge.score([text], [NORMAL])[0].score == 0
-    assert "says nothing" in judge.score([NORMAL], [text])[0].error
+    assert judge.score([NORMAL], [text])[0].error.startswith(("the reference says nothing", "the reference is "))
 
 
 def test_a_false_friend_is_not_a_finding():

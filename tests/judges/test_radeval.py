@@ -227,8 +227,8 @@ def test_a_metric_that_cannot_load_says_so_once_for_all(fake, monkeypatch, kind)
 def test_ratescore_pairs_are_never_shifted_and_empty_is_a_choice(fake):
     """In one call the stand-in, as RadEval, drops "x" and would give the second report the first's reference."""
     reports, references = (
-        ["x", "big effusion", "nothing", "edema", "nan"],
-        ["edema", "big effusion", "edema", "nothing", "nan"],
+        ["x", "big effusion", "nothing", "edema", "nan effusion"],
+        ["edema", "big effusion", "edema", "nothing", "nan effusion"],
     )
     strict, published = RaTEScore().score(reports, references), RaTEScore(empty="0.5").score(reports, references)
     assert [a.score for a in strict] == [0, 1, 0, None, None]

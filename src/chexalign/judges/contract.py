@@ -10,6 +10,7 @@ from chexalign.errors import Abstain
 from chexalign.judges.columns import library_form
 from chexalign.judges.judgement import Judgement as Judgement
 from chexalign.judges.request import RewardRequest
+from chexalign.labels.readability import examine
 from chexalign.records import Study
 
 Studies = Sequence[Study] | None
@@ -72,13 +73,38 @@ def is_blank(text: str) -> bool:
     return not any(c.isalnum() for c in text)
 
 
-def without_judging(report: str, reference: str, worst: float = 0.0) -> Judgement | None:
-    """The answer that needs no judge: an abstention for a blank reference, `worst` for a blank report, else None."""
-    if is_blank(reference):
-        return Judgement(None, "the reference is empty")
-    if is_blank(report):
-        return Judgement(worst, details={"note": "the report is empty"})
+ANY_LANGUAGE = "any language"  # a judge that compares a report with a reference of the same language, whichever it is
+
+
+def without_judging(report: str, reference: str, worst: float = 0.0, reads: str = ANY_LANGUAGE) -> Judgement | None:
+    """The answer to a pair that needs no judge, None for all others. `reads` is one language, or any.
+
+    A reference that is no report, or in a language that the judge does not read: an abstention with the reason. A report
+    that is none (empty, refusal, repetition, no statement), or in another language: `worst`, as that is the policy's doing,
+    with the reason as `note` and the kind as `unreadable` in the details.
+    """
+    theirs = examine(reference)
+    if theirs.problem:
+        return Judgement(None, f"the reference is {_said(theirs.problem)}")
+    if reads != ANY_LANGUAGE and theirs.language not in (None, reads):
+        return Judgement(None, f"the reference is in {theirs.language}, and this judge reads {reads} alone")
+    ours = examine(report)
+    if ours.problem:
+        return unreadable_report(ours.problem, worst)
+    wanted = theirs.language if reads == ANY_LANGUAGE else reads
+    if wanted is not None and ours.language not in (None, wanted):
+        note = {"note": f"the report is in {ours.language}, not in {wanted}", "unreadable": "another language"}
+        return Judgement(worst, details=note)
     return None
+
+
+def unreadable_report(problem: str, worst: float) -> Judgement:
+    """The lowest score for a text that is no report: the policy wrote it, and the judge has not failed."""
+    return Judgement(worst, details={"note": f"the report is {_said(problem)}", "unreadable": problem})
+
+
+def _said(problem: str) -> str:
+    return {"empty": "empty", "no statement": "empty of statements"}.get(problem, f"a {problem}")
 
 
 MEMORY = 50_000  # texts whose features a judge keeps; the longest unused go first
@@ -88,7 +114,8 @@ MEMORY = 50_000  # texts whose features a judge keeps; the longest unused go fir
 class TextJudge:
     """A judge made of two pure functions: `encode` once per distinct text, `compare(report, reference)` per pair.
 
-    A blank reference gives an abstention, and so does either function by raising Abstain; a blank report gives `worst`.
+    A reference that cannot be read (see `without_judging`) is an abstention, and so is an Abstain of either function; a
+    report that cannot be read gives `worst`. `reads` is the language that it reads, or any.
     A judge that encodes in batches gives `encode_many` instead of `encode`: the features of distinct texts, in order,
     with an Abstain in the place of a text that cannot be read.
     """
@@ -99,6 +126,7 @@ class TextJudge:
     compare: Callable[[Any, Any], tuple[float, dict[str, Any]]]
     encode_many: Callable[[Sequence[str]], Sequence[Any]] | None = None
     worst: float = 0.0
+    reads: str = ANY_LANGUAGE
     memory: int | None = None  # texts to keep; MEMORY when None
     _memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -116,12 +144,11 @@ class TextJudge:
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
         same_length(reports, references)
         pairs = list(zip(reports, references, strict=True))
-        found = self.features(t for pair in pairs if without_judging(*pair) is None for t in pair)
-        return [self._one(report, reference, found) for report, reference in pairs]
+        plain = [without_judging(*pair, self.worst, self.reads) for pair in pairs]
+        found = self.features(t for pair, answer in zip(pairs, plain, strict=True) if answer is None for t in pair)
+        return [answer or self._one(*pair, found) for pair, answer in zip(pairs, plain, strict=True)]
 
     def _one(self, report: str, reference: str, found: dict[str, Any]) -> Judgement:
-        if (plain := without_judging(report, reference, self.worst)) is not None:
-            return plain
         for who, features in (("report", found[report]), ("reference", found[reference])):
             if isinstance(features, Abstain):
                 return Judgement(None, f"the {who}: {features}")

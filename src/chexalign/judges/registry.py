@@ -24,6 +24,7 @@ class JudgeEntry:
     description: str
     range: str = "0 to 1"
     direction: str = "higher is better"
+    reads: str = "any language"  # or the one that it reads; see contract.without_judging
     cost: str  # order of magnitude on one core, or what is paid
     needs: str = "nothing"
     blind_to: str
@@ -111,18 +112,21 @@ JUDGES: dict[str, JudgeEntry] = {
         blind_to="what the report says",
     ),
     "chexpert_rule_f1": JudgeEntry(
+        reads="English",
         where="findings:chexpert_rule_f1",
         description="F1 of the positive findings, 13 CheXpert labels by rules; uncertain counts as positive",
         cost="0.5 ms",
         blind_to="side, zone, size, doubt, repetition, findings outside the 13; 1 for any normal text on a normal study",
     ),
     "finding_f1": JudgeEntry(
+        reads="English",
         where="findings:finding_f1",
         description="F1 of the findings with partial credit for certainty, side, zone and extent, by rules",
         cost="1 ms",
         blind_to="repetition, added detail, change over time, findings outside the 13; 1 for any normal text on a normal study",
     ),
     "finding_f1_weighted": JudgeEntry(
+        reads="English",
         where="findings:finding_f1_weighted",
         description="F1 of some fifty findings weighed by urgency, partial credit for near words and attributes, by rules",
         cost="0.6 ms",
@@ -131,6 +135,7 @@ JUDGES: dict[str, JudgeEntry] = {
         "flattered; expect less on others",
     ),
     "finding_consistency": JudgeEntry(
+        reads="English",
         where="findings:finding_consistency",
         description="An impression against its own findings section, by rules: what is not supported, what is urgent and left "
         "out; the reference impression is not read",
@@ -140,6 +145,7 @@ JUDGES: dict[str, JudgeEntry] = {
         "normal findings",
     ),
     "chexbert_f1": JudgeEntry(
+        reads="English",
         where="neural.chexbert_f1:chexbert_f1",
         description="F1 of the positive labels that CheXbert finds; [14] with No Finding, [5] for its five",
         cost="60 ms per new text (GPU 2 ms)",
@@ -192,6 +198,7 @@ JUDGES: dict[str, JudgeEntry] = {
         missing="neural.visual:missing",
     ),
     "radeval_radgraph": JudgeEntry(
+        reads="English",
         where="neural.radeval:radgraph",
         description="RadGraph-XL F1 of entities and relations, by RadEval; [simple] and [complete] beside the usual partial",
         cost="160 ms per new text on a GPU (published)",
@@ -200,6 +207,7 @@ JUDGES: dict[str, JudgeEntry] = {
         missing="neural.radeval:missing",
     ),
     "radeval_ratescore": JudgeEntry(
+        reads="English",
         where="neural.radeval:RaTEScore",
         description="RaTEScore: similarity of medical entities, by RadEval; option empty",
         cost="50 ms per pair on a GPU (published)",
@@ -208,6 +216,7 @@ JUDGES: dict[str, JudgeEntry] = {
         missing="neural.radeval:missing",
     ),
     "radeval_srrbert": JudgeEntry(
+        reads="English",
         where="neural.radeval:srrbert",
         description="F1 of SRR-BERT's findings with their status (163 labels), by RadEval",
         cost="5 ms per new text on a GPU (published)",

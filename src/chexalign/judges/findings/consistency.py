@@ -21,6 +21,7 @@ from chexalign.judges.columns import library_form
 from chexalign.judges.contract import Judgement, Studies, TextJudge, same_length
 from chexalign.judges.findings.statements import version
 from chexalign.judges.findings.weighted import Features, State, attribute_errors, encode, scale, speaks_for
+from chexalign.labels.readability import ENGLISH
 
 UNSAID = ("side not said", "size or severity not said", "doubt")  # a summary may leave these out
 URGENT = 0.75  # our choice: of the weight of the urgent class; a small or uncertain urgent finding falls below it
@@ -75,7 +76,7 @@ class FindingConsistency:
     name = "finding_consistency"
 
     def __init__(self) -> None:
-        self._judge = TextJudge(self.name, f"1 rules {version()}", encode, compare)
+        self._judge = TextJudge(self.name, f"1 rules {version()}", encode, compare, reads=ENGLISH)
         self.version = self._judge.version
 
     @library_form

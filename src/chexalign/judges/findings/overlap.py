@@ -17,6 +17,7 @@ from typing import Any
 
 from chexalign.judges.contract import TextJudge
 from chexalign.labels import FINDINGS, Mention, find_mentions, label_report, positive_set, tables
+from chexalign.labels.readability import ENGLISH
 
 UNCERTAIN_IS_POSITIVE = True  # in chexpert_rule_f1: the convention of CheXbert's report-generation mode
 UNCERTAIN_CREDIT = 0.5  # our choice: what "possible X" earns against "X" in finding_f1, and the other way round
@@ -129,8 +130,10 @@ def compare_sets(report: frozenset[str], reference: frozenset[str]) -> tuple[flo
 
 
 def chexpert_rule_f1() -> TextJudge:
-    return TextJudge("chexpert_rule_f1", f"1 uncertain=1 rules {tables.version()}", positive_findings, compare_sets)
+    return TextJudge(
+        "chexpert_rule_f1", f"1 uncertain=1 rules {tables.version()}", positive_findings, compare_sets, reads=ENGLISH
+    )
 
 
 def finding_f1() -> TextJudge:
-    return TextJudge("finding_f1", f"1 rules {tables.version()}", units, compare_units)
+    return TextJudge("finding_f1", f"1 rules {tables.version()}", units, compare_units, reads=ENGLISH)

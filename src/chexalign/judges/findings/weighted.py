@@ -24,6 +24,7 @@ from chexalign.errors import Abstain
 from chexalign.judges.contract import TextJudge
 from chexalign.judges.findings.statements import ConceptMention, read_text, table, version, vocabulary
 from chexalign.labels.context import ABSENT, PRESENT
+from chexalign.labels.readability import ENGLISH
 
 LEVELS = {"small": 1, "mild": 1, "moderate": 2, "large": 3, "severe": 3}  # our choice: size and severity are one scale
 SAME_ZONE = {"apical": "upper", "basal": "lower", "retrocardiac": "lower"}  # our choice: near synonyms
@@ -204,4 +205,4 @@ def _spans(spans: Iterable[Sequence[int]], kind: str, label: str) -> list[dict[s
 
 
 def finding_f1_weighted() -> TextJudge:
-    return TextJudge("finding_f1_weighted", f"1 rules {version()}", encode, compare)
+    return TextJudge("finding_f1_weighted", f"1 rules {version()}", encode, compare, reads=ENGLISH)

@@ -11,6 +11,7 @@ from chexalign.judges.cache import open_store, remembered
 from chexalign.judges.contract import TextJudge
 from chexalign.judges.weights import fingerprint
 from chexalign.labels.f1 import LABEL_SETS, Row, Uncertain, calls, corpus_f1, report_f1
+from chexalign.labels.readability import ENGLISH
 
 WHERE = (
     "weights: chexbert.pth (1.3 GB, hub: StanfordAIMI/RRG_scorers) and tokenizer: bert-base-uncased or its vocab.txt"
@@ -58,7 +59,7 @@ def chexbert_f1(
         return report_f1(report, reference, LABEL_SETS[variant], uncertain), details
 
     name = "chexbert_f1" if variant == "13" else f"chexbert_f1[{variant}]"
-    return TextJudge(name, version, None, compare, labels_of)
+    return TextJudge(name, version, None, compare, labels_of, reads=ENGLISH)
 
 
 def corpus_chexbert_f1(

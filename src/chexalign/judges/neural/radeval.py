@@ -19,6 +19,7 @@ from chexalign.judges.cache import cached_scores, open_store, remembered
 from chexalign.judges.columns import library_form
 from chexalign.judges.contract import Judgement, Studies, TextJudge, same_length, without_judging
 from chexalign.judges.neural.radeval_process import Worker
+from chexalign.labels.readability import ENGLISH
 
 AT_ONCE = 32  # texts or pairs in one request
 RADCLIQ = (
@@ -76,7 +77,7 @@ def compare_labels(report: Sequence[str], reference: Sequence[str]) -> tuple[flo
 def _text_judge(name: str, metric: str, compare: Any, version: str, worker: Worker, cache: str | None) -> TextJudge:
     read = functools.partial(worker.ask_all, "texts", at_once=AT_ONCE)
     encode_many = remembered(open_store(cache, f"radeval_{metric}"), f"{metric} {installed(worker.python)}", read)
-    return TextJudge(name, f"{version} radeval {installed(worker.python)}", None, compare, encode_many)
+    return TextJudge(name, f"{version} radeval {installed(worker.python)}", None, compare, encode_many, reads=ENGLISH)
 
 
 def radgraph(
@@ -127,7 +128,11 @@ class RaTEScore:
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
         same_length(reports, references)
         pairs = list(zip(reports, references, strict=True))
-        plain = {i: a for i, pair in enumerate(pairs) if (a := without_judging(*pair, float(self.empty))) is not None}
+        plain = {
+            i: a
+            for i, pair in enumerate(pairs)
+            if (a := without_judging(*pair, float(self.empty), ENGLISH)) is not None
+        }
         todo = [i for i in range(len(pairs)) if i not in plain]
         ours, theirs = [reports[i] for i in todo], [references[i] for i in todo]
         found = plain | dict(zip(todo, cached_scores(self.store, self.version, ours, theirs, self._ask), strict=True))

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from chexalign.errors import Abstain, RecipeError
 from chexalign.judges.cache import open_store, pack_array, remembered, unpack_array
 from chexalign.judges.columns import library_form
-from chexalign.judges.contract import Judgement, Studies, TextJudge, is_blank, same_length
+from chexalign.judges.contract import Judgement, Studies, TextJudge, same_length, unreadable_report
 from chexalign.judges.weights import fingerprint
+from chexalign.labels.readability import examine
 from chexalign.records import Study
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Visual:
             raise ValueError(f"{len(reports)} reports but {len(studies)} studies")
         seen = [self._look(s) for s in studies]
         pictures = self._images.features(d for digests in seen if not isinstance(digests, Abstain) for d in digests)
-        texts = self._texts.features(t for t in reports if not is_blank(t))
+        texts = self._texts.features(t for t in reports if not examine(t).problem)
         return [self._one(t, d, texts, pictures) for t, d in zip(reports, seen, strict=True)]
 
     def _one(
@@ -88,8 +89,8 @@ class Visual:
         found: list[Any] = [digests] if isinstance(digests, Abstain) else [pictures[d] for d in digests]
         if why := next((str(p) for p in found if isinstance(p, Abstain)), None):
             return Judgement(None, why)
-        if is_blank(text):
-            return Judgement(WORST, details={"note": "the report is empty"})
+        if problem := examine(text).problem:
+            return unreadable_report(problem, WORST)
         vector, tokens = texts[text][:-1], texts[text][-1]
         each = [float(vector @ p) for p in found]
         score = max(each) if self.pool == "max" else sum(each) / len(each)

@@ -29,7 +29,7 @@ from chexalign.llm.reply import Messages, Reply, user
 
 WEIGHTS = {"urgent": 1.0, "actionable_not_urgent": 0.5, "not_actionable_not_urgent": 0.25, "benign_expected": 0.0}
 ATTRIBUTE = {"significant": 0.5, "negligible": 0.0}
-WORST = -1.0  # of an empty report: the limit, below every other report # our choice
+WORST = -1.0  # of what is no report: the limit, below every report # our choice
 
 
 @dataclass(kw_only=True)

@@ -23,10 +23,11 @@ from typing import Any, Literal
 
 from chexalign.errors import Abstain, RecipeError
 from chexalign.judges.columns import library_form
-from chexalign.judges.contract import Judgement, Studies, is_blank, same_length, without_judging
+from chexalign.judges.contract import ANY_LANGUAGE, Judgement, Studies, is_blank, same_length, without_judging
 from chexalign.judges.prompted.base import LlmJudge, abstained, fill, prompt_text
 from chexalign.judges.prompted.parsing import json_object, parse_failed
 from chexalign.labels import LABELS, find_mentions, positive_set, sum_up, tables
+from chexalign.labels.readability import ENGLISH
 from chexalign.llm.reply import Reply, user
 
 STATUS = {"present": 1, "absent": 0, "uncertain": -1}
@@ -75,9 +76,13 @@ class Facts(LlmJudge):
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
         same_length(reports, references)
         pairs = list(zip(reports, references, strict=True))
-        texts = list(dict.fromkeys(t for pair in pairs if without_judging(*pair) is None for t in pair))
+        reads = ANY_LANGUAGE if self.has_model else ENGLISH
+        plain = [without_judging(*pair, reads=reads) for pair in pairs]
+        texts = list(
+            dict.fromkeys(t for pair, answer in zip(pairs, plain, strict=True) if answer is None for t in pair)
+        )
         sheets = dict(zip(texts, self._read(texts), strict=True))
-        return [self._one(report, reference, sheets) for report, reference in pairs]
+        return [answer or self._one(*pair, sheets) for pair, answer in zip(pairs, plain, strict=True)]
 
     def _read(self, texts: Sequence[str]) -> list[FactSheet | Abstain]:
         if not self.has_model:
@@ -87,8 +92,6 @@ class Facts(LlmJudge):
         return [reply if isinstance(reply, Abstain) else read_reply(reply) for reply in replies]
 
     def _one(self, report: str, reference: str, sheets: Mapping[str, FactSheet | Abstain]) -> Judgement:
-        if (plain := without_judging(report, reference)) is not None:
-            return plain
         said, truth = sheets[report], sheets[reference]
         if isinstance(truth, Abstain):
             return abstained(type(truth)(f"the reference: {truth}"))

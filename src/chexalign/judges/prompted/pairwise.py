@@ -21,7 +21,7 @@ from typing import Any, Literal
 from chexalign.errors import Abstain, RecipeError
 from chexalign.judges import load
 from chexalign.judges.columns import library_form
-from chexalign.judges.contract import Judge, Judgement, Studies, context_of, is_blank, same_length
+from chexalign.judges.contract import Judge, Judgement, Studies, context_of, same_length, without_judging
 from chexalign.judges.prompted.base import LlmJudge, abstained, fill, missing_parts, prompt_text
 from chexalign.judges.prompted.parsing import json_object, parse_failed
 from chexalign.judges.registry import JUDGES
@@ -146,11 +146,12 @@ def missing(**options: Any) -> str | None:
 
 
 def _plain(reference: str, a: str, b: str) -> Preference | None:
-    """The answer that needs no judge: no reference, an empty report, or the same text twice."""
-    if is_blank(reference):
-        return Preference(None, "the reference is empty")
-    if is_blank(a) or is_blank(b) or a.split() == b.split():
-        return Preference(is_blank(b) - is_blank(a), details={"note": "equal texts, or an empty one"})
+    """The answer that needs no judge: no reference, a report that is none, or the same text twice."""
+    lost = [without_judging(text, reference) for text in (a, b)]
+    if error := next((answer.error for answer in lost if answer and answer.error), None):
+        return Preference(None, error)
+    if any(lost) or a.split() == b.split():
+        return Preference(bool(lost[1]) - bool(lost[0]), details={"note": "equal texts, or one that is no report"})
     return None
 
 
