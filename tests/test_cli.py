@@ -3,8 +3,6 @@
 import errno
 import json
 import os
-import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -41,28 +39,6 @@ def test_every_command_has_help_with_an_example(command):
 
 def test_no_command_is_forgotten():
     assert {c.name or c.callback.__name__ for c in app.registered_commands} == set(COMMANDS)
-
-
-@pytest.mark.parametrize("name", ["README.md", "docs/start/start.md"])
-def test_commands_in_the_docs_exist(name):
-    blocks = "\n".join(re.findall(r"^```\n(.*?)^```", (ROOT / name).read_text(), flags=re.M | re.S))
-    found = re.findall(r"^chexalign (.*?)(?:   .*)?$", blocks, flags=re.M)
-    assert found
-    for line in found:
-        words = shlex.split(line)
-        assert words[0] in COMMANDS, line
-        options = CliRunner().invoke(app, [words[0], "--help"]).output
-        for word in words[1:]:
-            if word.startswith("--"):
-                assert word in options, line
-            if word.startswith("recipes/"):
-                assert (ROOT / word).is_file(), line
-
-
-def test_make_targets_in_the_readme_exist():
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M)
-    used = re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text())
-    assert used and set(used) <= set(targets)
 
 
 @pytest.mark.parametrize(
