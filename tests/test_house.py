@@ -13,7 +13,7 @@ OURS = "chexalign"
 # The floors of the house from the bottom up: a room may import its own floor's room (itself) and what lies on lower floors.
 FLOORS = (
     {"errors", "records", "versions", "stats", "losses", "cleaning"},
-    {"processes"},
+    {"processes", "corpus"},
     {"jsonl", "progress"},
     {"recipe", "labels", "llm"},
     {"data"},
@@ -32,7 +32,8 @@ MAY_IMPORT = {  # rooms that may import less than all that lies below them
     "cleaning": {"cleaning"},
     "losses": {"losses"},
     "stats": set(),
-    "report": {"report", "errors", "records", "stats", "data"},
+    "corpus": {"stats"},
+    "report": {"report", "errors", "records", "stats", "corpus", "data"},
     "recipe": {"recipe", "errors"},
     "labels": {"labels", "cleaning", "errors", "records"},
     "llm": {"llm", "errors"},

@@ -50,6 +50,31 @@ def test_difference_is_the_other_run_minus_the_first_on_shared_studies(tmp_path:
     assert "▲ +.150" in shown(compared)
 
 
+def test_corpus_f1_is_paired_from_the_counts_of_each_study(tmp_path: Path) -> None:
+    """Run a: tp 1, fn 1 (F1 2/3); run b: tp 2 (F1 1). Without counts in one of them there is nothing to pair."""
+    found = {"a": [("tp", "Edema"), ("fn", "Fracture")], "b": [("tp", "Edema"), ("tp", "Fracture")]}
+    folders = []
+    for name, calls in found.items():
+        folder = tiny_run(tmp_path / name, {"s1": 0.5, "s2": 0.5})
+        path = folder / "evaluation" / "per_study.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        counts = [{kind: [label]} for kind, label in calls]
+        write_rows(path, [{**row, "counts": {"chexpert_rule": counts[i % 2]}} for i, row in enumerate(rows)])
+        results = json.loads((folder / "results.json").read_text())
+        cells = {**results["aligned"], "chexpert_rule_micro13": {"mean": 0.5, "n": 2}}
+        write_json(folder / "results.json", {**results, "baseline": cells, "aligned": cells})
+        folders.append(folder)
+    row = next(r for r in compare_runs(folders).rows if r.metric == "chexpert_rule_micro13" and not r.is_first)
+    assert row.difference is not None
+    assert row.difference.mean == pytest.approx(1 - 2 / 3)
+    assert row.difference.low == 0 and row.difference.high == pytest.approx(1)
+    old = tiny_run(tmp_path / "old", {"s1": 0.5, "s2": 0.5})
+    assert (
+        next(r for r in compare_runs([*folders, old]).rows if r.run == "old" and r.metric != "rouge_l").difference
+        is None
+    )
+
+
 def test_whole_runs(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, n_studies=40, seed=i, lift=0.2 * i) for i, name in enumerate("ab")]
     compared = compare_runs([*runs, runs[1]])

@@ -9,7 +9,7 @@ from pathlib import Path
 import chexalign
 
 SOURCE = Path(chexalign.__file__).parent
-ALLOWED = ("chexalign.errors", "chexalign.records", "chexalign.stats", "chexalign.data.SOURCES", "chexalign.report")
+ALLOWED = tuple(f"chexalign.{room}" for room in ("errors", "records", "stats", "corpus", "data.SOURCES", "report"))
 
 
 def imports(path: Path) -> set[str]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from chexalign.labels import label_report
 from chexalign.labels import positive_set as positives
@@ -21,6 +24,7 @@ class Answers:
     texts: list[str]
     scores: dict[str, list[float | None]]  # judge → one score per study
     written: tuple[str | None, ...] = ()  # what was written, where `texts` is that without tags and markup
+    counts: Mapping[str, np.ndarray] = field(default_factory=dict)  # of labellers that are costly, (n, 3, 14) by family
 
     def words(self) -> list[float | None]:
         return [float(len(t.split())) for t in self.texts]

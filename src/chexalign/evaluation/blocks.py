@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from chexalign import stats
-from chexalign.evaluation.answers import SEED, Answers, label_set
-from chexalign.labels import LABELS
+from chexalign.corpus import CHEXBERT, LABELS, PARTS, RULES, all_metrics, paired_cells
+from chexalign.evaluation.answers import SEED, Answers
+from chexalign.evaluation.counting import counts_of
 from chexalign.recipe.recipe import Evaluate
-
-FIVE = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
-LABEL_SETS = {"14": LABELS, "13": LABELS[:-1], "5": FIVE}
-MACRO = {part: f"chexpert_rule_macro_{part}" for part in ("precision", "recall", "f1")}
 
 
 def mean_over(runs: Sequence[stats.Values]) -> list[float | None]:
@@ -43,9 +39,9 @@ def block(
         out["baseline"][name] = stats.mean_cell(a, *boot)
         out["aligned"][name] = stats.mean_cell(b, *boot)
         out["difference"][name] = stats.paired_difference(a, b, *boot)
-    for name, metric, labels in _corpus_metrics():
-        counts = _counts((before, *afters), references, keep, labels)
-        _put(out, name, stats.corpus_cells(counts, metric, *boot))
+    counts = [counts_of(x, references) for x in (before, *afters)]
+    for name, three in paired_cells(counts[0], counts[1:], keep, boot).items():
+        _put(out, name, three)
     for name, cell in out["difference"].items():
         start = out["baseline"][name]["mean"]
         cell["relative"] = cell["mean"] / start if start and cell["mean"] is not None else None
@@ -64,25 +60,11 @@ def seed_values(runs: Sequence[Answers], references: Sequence[str]) -> dict[str,
         for name, values in {**run.scores, "words": run.words()}.items():
             known = [v for v in values if v is not None]
             found.setdefault(name, []).append(sum(known) / len(known) if known else None)
-        for name, metric, labels in _corpus_metrics():
-            value = float(metric(_counts([run], references, range(len(references)), labels)[0].sum(0)))
+        counts = counts_of(run, references)
+        for name, (family, metric) in all_metrics(tuple(counts)).items():
+            value = float(metric(counts[family].sum(0)))
             found.setdefault(name, []).append(value if np.isfinite(value) else None)
     return found
-
-
-def _corpus_metrics() -> list[tuple[str, Any, Sequence[str]]]:
-    """Name, metric, labels: F1 over 14, 13 and 5 labels, and macro precision, recall and F1 over the findings there are."""
-    kinds = {"micro": stats.micro_f1, "macro": stats.macro_f1}
-    sized = [(f"chexpert_rule_{k}{size}", f, labels) for k, f in kinds.items() for size, labels in LABEL_SETS.items()]
-    parts = [(name, functools.partial(stats.macro_present, part=part)) for part, name in MACRO.items()]
-    return [*sized, *((name, metric, LABEL_SETS["13"]) for name, metric in parts)]
-
-
-def _counts(
-    answers: Sequence[Answers], references: Sequence[str], keep: Sequence[int], labels: Sequence[str]
-) -> list[np.ndarray]:
-    actual = [label_set(references[i]) for i in keep]
-    return [stats.confusion([label_set(a.texts[i]) for i in keep], actual, labels) for a in answers]
 
 
 def _put(out: dict[str, Any], name: str, cells: tuple[stats.Cell, stats.Cell, stats.Cell]) -> None:
@@ -97,19 +79,30 @@ def finding_blocks(
     decoding: str,
     settings: Evaluate,
 ) -> dict[str, Any]:
-    """Precision, recall and F1 of every finding that a report or a reference mentions; n counts reference positives."""
-    everyone, afters = range(len(references)), [after] if isinstance(after, Answers) else list(after)
+    """Precision, recall and F1 of every label that a report or a reference has; n counts reference positives.
+
+    `finding/…` holds the 13 findings as the rules read them, `chexbert/…` the 14 labels of CheXbert where it was asked.
+    """
+    afters = [after] if isinstance(after, Answers) else list(after)
+    counts = [counts_of(x, references) for x in (before, *afters)]
+    families = [(RULES, "finding", LABELS[:-1]), *([(CHEXBERT, "chexbert", LABELS)] if CHEXBERT in counts[0] else [])]
     blocks = {}
-    for label in LABELS[:-1]:
-        counts = _counts((before, *afters), references, everyone, [label])
-        if not sum(x.sum() for x in counts):
-            continue
-        support = int(counts[0][:, (0, 2)].sum())
-        out: dict[str, Any] = {"baseline": {}, "aligned": {}, "difference": {}}
-        for name, metric in (("precision", stats.precision), ("recall", stats.recall), ("f1", stats.micro_f1)):
-            _put(out, name, stats.corpus_cells(counts, metric, settings.bootstrap, SEED, settings.level))
-        for side in ("baseline", "aligned", "difference"):
-            for cell in out[side].values():
-                cell["n"] = support
-        blocks[f"finding/{label}"] = {**out, "n_studies": support, "decoding": decoding}
+    for family, prefix, labels in families:
+        for label in labels:
+            rows = [c[family][..., [LABELS.index(label)]] for c in counts]
+            if not sum(x.sum() for x in rows):
+                continue
+            blocks[f"{prefix}/{label}"] = _label_block(rows, decoding, settings)
     return blocks
+
+
+def _label_block(counts: Sequence[np.ndarray], decoding: str, settings: Evaluate) -> dict[str, Any]:
+    """The block of one label from its counts, (n, 3, 1) for each policy."""
+    support = int(counts[0][:, (0, 2)].sum())
+    out: dict[str, Any] = {"baseline": {}, "aligned": {}, "difference": {}}
+    for name, metric in PARTS.items():
+        _put(out, name, stats.corpus_cells(counts, metric, settings.bootstrap, SEED, settings.level))
+    for side in ("baseline", "aligned", "difference"):
+        for cell in out[side].values():
+            cell["n"] = support
+    return {**out, "n_studies": support, "decoding": decoding}

@@ -35,11 +35,31 @@ METRICS = {
         "finding consistency",
         "nothing in the impression that the findings section does not support, nothing urgent left out, read by rules",
     ),
+    "chexbert_f1": ("CheXbert F1", "agreement with the reference report on the labels that CheXbert finds in both"),
+    "chexbert_mean": (
+        "CheXbert F1, mean of four",
+        "mean of micro and macro F1 over 14 and over 5 labels (CheXalign)",
+    ),
+    **{
+        f"chexbert_{kind}_{part}_14": (
+            f"CheXbert {kind} {part}",
+            f"CheXbert's 14 labels over the whole set, {kind} {part}",
+        )
+        for kind in ("micro", "macro")
+        for part in ("precision", "recall")
+    },
+    **{
+        f"corpus_bleu{n}": (
+            f"corpus BLEU-{n}",
+            "counts pooled over the whole set, as the papers do (COCO form, no smoothing)",
+        )
+        for n in (1, 2, 3, 4)
+    },
     "bleu4": ("BLEU-4", "runs of one to four words shared with the reference report"),
     "green": ("GREEN", "matched findings against clinically significant errors, judged by a language model"),
     "words": ("words per report", "mean length of the generated report"),
 }
-_CORPUS = re.compile(r"(?P<stem>.+)_(?P<kind>micro|macro)(?P<count>\d+)")
+_CORPUS = re.compile(r"(?P<stem>.+)_(?P<kind>micro|macro)_?(?P<count>\d+)")
 CORPUS_NOTE = (
     "Micro and macro F1",
     "over the whole set: micro counts all findings together, macro gives each finding the same weight; "

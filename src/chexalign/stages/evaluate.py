@@ -16,6 +16,7 @@ from chexalign.evaluation.controls import (
     _with_other_images,
     image_donors,
 )
+from chexalign.evaluation.counting import chexbert_counts, counts_of, row_counts
 from chexalign.evaluation.examples import write_examples
 from chexalign.evaluation.grounding import ground
 from chexalign.evaluation.warnings import warnings_for
@@ -139,7 +140,9 @@ def _judge(run: Run, key: tuple[str, str], studies: Sequence[Study], rows: Seque
     by_id = {s.study_id: s for s in studies}
     verdicts = judge_to(run, f"evaluation/{name}.verdicts.jsonl", rows, by_id, judges, f"judging {name}")
     by_judge = {j: [v.score for v in verdicts if v.judge == j] for j in judges}
-    return Answers([r.text for r in rows], by_judge, tuple(r.written for r in rows))
+    texts, truth = [r.text for r in rows], [reference(run.recipe, s) for s in studies]
+    counts = chexbert_counts(judges, run.recipe.judges, texts, truth)
+    return Answers(texts, by_judge, tuple(r.written for r in rows), counts)
 
 
 def _results(
@@ -170,7 +173,9 @@ def _results(
 def _write_per_study(run: Run, studies: Sequence[Study], answers: dict[tuple[str, str], Answers]) -> None:
     """evaluation/per_study.jsonl: one row per study, policy and decoding, for the page and for `compare`."""
     with atomic_write(run.path("evaluation/per_study.jsonl")) as handle:
+        references = [reference(run.recipe, s) for s in studies]
         for (which, decoding), found in answers.items():
+            counts = counts_of(found, references)
             for i, study in enumerate(studies):
                 told = reference(run.recipe, study)
                 row = {
@@ -181,5 +186,6 @@ def _write_per_study(run: Run, studies: Sequence[Study], answers: dict[tuple[str
                     "reference_words": len(told.split()),
                     "abnormal": is_abnormal(told),
                     "scores": {j: v[i] for j, v in found.scores.items()},
+                    "counts": row_counts(counts, i),
                 }
                 handle.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")

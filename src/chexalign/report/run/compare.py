@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from chexalign import stats
+from chexalign import corpus, stats
 from chexalign.errors import WorkError
 from chexalign.report import wording
 from chexalign.report.inputs import mapping, read_manifest, read_results, read_rows
@@ -18,6 +19,7 @@ from chexalign.report.run.tables import SYMBOLS, by_importance, headline_metrics
 from chexalign.report.wording import DASH, NARROW, Cell, cell, count, interval, number, percent, score, verdict, whole
 
 Scores = dict[str, float | None]
+Counts = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class ComparedRow:
     run: str
     baseline: Cell
     aligned: Cell
-    difference: Cell | None  # None for the first run, and for corpus F1: it has no score per study
+    difference: Cell | None  # None for the first run, and for what has no scores per study
     is_first: bool
 
 
@@ -85,6 +87,7 @@ def compare_runs(run_dirs: Sequence[Path]) -> ComparedRuns:
     names = _names(run_dirs)
     results = [read_results(folder) for folder in run_dirs]
     scores = [_aligned_scores(folder) for folder in run_dirs]
+    counts = [_aligned_counts(folder) for folder in run_dirs]
     level = number(results[0].get("level")) or 0.9
     settings = {"n_boot": count(results[0].get("n_bootstrap")) or 1000, "seed": 0, "level": level}
     shared = [sorted(set(scores[0]) & set(own)) for own in scores]
@@ -97,6 +100,8 @@ def compare_runs(run_dirs: Sequence[Path]) -> ComparedRuns:
         for i, name in enumerate(names):
             own = [cell(results[i].get(side), metric) for side in ("baseline", "aligned")]
             change = _difference(metric, scores[0], scores[i], shared[i], settings) if i else None
+            if i and change is None:
+                change = _corpus_difference(metric, counts[0], counts[i], shared[i], settings)
             rows.append(ComparedRow(metric, name, own[0], own[1], change, is_first=i == 0))
     n_shared = {name: len(studies) for name, studies in zip(names[1:], shared[1:], strict=True)}
     return ComparedRuns(tuple(names), level, n_shared, tuple(rows), tuple(_notes(names, run_dirs, scores, shared)))
@@ -141,6 +146,27 @@ def _difference(
         return None
     a, b = ([own[study].get(metric) for study in studies] for own in (first, other))
     return cell({metric: stats.paired_difference(a, b, **settings)}, metric)
+
+
+def _aligned_counts(folder: Path) -> dict[str, Counts]:
+    """Study → family → counts of the aligned policy at temperature 1; studies of older run folders have none."""
+    rows = read_rows(folder / "evaluation" / "per_study.jsonl") or []
+    kept = [r for r in rows if r.get("decoding") == "temperature_1" and r.get("policy") == "aligned"]
+    return {str(row.get("study_id")): corpus.read_row(mapping(row.get("counts"))) for row in kept}
+
+
+def _corpus_difference(
+    metric: str, first: dict[str, Counts], other: dict[str, Counts], studies: Sequence[str], settings: dict[str, Any]
+) -> Cell | None:
+    """The same for a metric of the whole corpus; None where a shared study has no counts for it in one of the runs."""
+    known = corpus.all_metrics(corpus.FAMILIES)
+    if metric not in known:
+        return None
+    family, value = known[metric]
+    if not all(family in own[study] for own in (first, other) for study in studies):
+        return None
+    counts = [np.array([own[study][family] for study in studies]) for own in (first, other)]
+    return cell({metric: stats.corpus_cells(counts, value, **settings)[2]}, metric)
 
 
 def _evaluated_with(folder: Path) -> dict[str, Any]:

@@ -107,6 +107,7 @@ def _evidence(run: RunFiles) -> dict[str, Any]:
         "stage_tables": stage_tables(results),
         "template_text": str(template.get("text") or ""),
         "findings": found,
+        "chexbert_findings": tables.findings(results, tables.CHEXBERT),
         "finding_chart": figures.finding_chart(found),
         "lengths": figures.length_charts(run),
         "curves": figures.training_charts(run),

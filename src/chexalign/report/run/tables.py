@@ -32,7 +32,7 @@ BLOCKS = {
     "greedy_warmup": "What the warm-up has brought, greedy decoding",
     "shuffled": "Control: with the images of other studies",
 }
-FINDING = "finding/"
+FINDING, CHEXBERT = "finding/", "chexbert/"
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,8 @@ def by_importance(results: dict[str, Any]) -> Callable[[str], tuple[int, int, st
         if parts := corpus_parts(metric):
             stem, kind, labels = parts
             return 2, ("13", "14", "5").index(labels) if labels in ("13", "14", "5") else 3, f"{stem} {kind == 'macro'}"
+        if metric.startswith(("chexbert_m", "corpus_bleu")):
+            return 2, 4, metric
         return 3 if metric == "words" else 1, 0, metric
 
     return key
@@ -209,15 +211,18 @@ def _length(length: Any) -> str:
     return ", ".join(f"{name} {score(mean, 'words')}" for name, mean in known.items() if mean is not None)
 
 
-def findings(results: dict[str, Any]) -> list[Finding]:
-    """The findings that were measured, the most frequent in the reference reports first."""
+def findings(results: dict[str, Any], prefix: str = FINDING) -> list[Finding]:
+    """The findings that were measured, the most frequent in the reference reports first.
+
+    `prefix` names the labeller's subsets: `finding/` the rules', `chexbert/` CheXbert's.
+    """
     rows = []
     for name, block in mapping(results.get("subsets")).items():
-        if name.startswith(FINDING) and isinstance(block, dict):
+        if name.startswith(prefix) and isinstance(block, dict):
             pair = {m: (cell(block.get("baseline"), m), cell(block.get("aligned"), m)) for m in _PER_FINDING}
             precision, recall = ((score(pair[m][0].mean), score(pair[m][1].mean)) for m in ("precision", "recall"))
             row = _row("f1", block, False, [])
-            rows.append(Finding(name[len(FINDING) :], pair["f1"][1].n, pair["f1"], row, precision, recall))
+            rows.append(Finding(name[len(prefix) :], pair["f1"][1].n, pair["f1"], row, precision, recall))
     return sorted(rows, key=lambda f: (-(f.n or 0), f.label))
 
 
