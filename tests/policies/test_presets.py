@@ -3,6 +3,7 @@
 import json
 import re
 import string
+from pathlib import Path
 
 import pytest
 from tests.policies import family_models
@@ -19,7 +20,7 @@ from chexalign.recipe.policy import PolicySection
 from chexalign.records import Study
 from chexalign.run.folder import Run
 from chexalign.run.policies import prompts_for
-from chexalign.stages.check import _check_prompt_and_lengths
+from chexalign.stages.check_model import check_model
 
 
 @pytest.mark.parametrize(
@@ -161,14 +162,14 @@ def test_the_wording_and_the_image_rule_are_said_once(gemma, image_folder, tmp_p
         prompts = prompts_for(run, policy, [COUGH, SILENT])
     assert [p.images for p in prompts] == [("a.png",), ("a.png",)]
     assert len(lines) == 2 and "medgemma-pt" in lines[0] and "1 per study" in lines[1]
-    said = [line for fine, line in _check_prompt_and_lengths(run.recipe, [SILENT, COUGH]) if fine]
+    said = [line for fine, line in check_model(run.recipe, [SILENT, COUGH], tmp_path) if fine]
     assert "prompt, medgemma-pt wording: ' findings:'" in said[0]
     assert "'<start_of_image> findings:' with 1 image(s)" in said[1]
 
 
 def test_a_prompt_that_holds_what_is_to_be_written_is_a_finding_of_check():
     recipe = load_recipe("tiny", ["policy.prompt='Summarise: {findings}'"])
-    fine, line = next(_check_prompt_and_lengths(recipe, [COUGH]))
+    fine, line = next(check_model(recipe, [COUGH], Path()))
     assert not fine and "holds the findings" in line
 
 

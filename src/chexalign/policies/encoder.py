@@ -9,11 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from chexalign.data.images import load_image
+from chexalign.errors import RecipeError, WorkError
 from chexalign.policies.forward.logps import Prefix
 from chexalign.policies.forward.padding import left_padded
 from chexalign.policies.forward.tower_features import NOT_KEPT, as_inputs, can_store, tower_features
 from chexalign.policies.forward.vision_cache import FeatureStore
 from chexalign.policies.prompt import Prompt
+
+# what processors raise at an image or a number of images that they do not take
+REFUSALS = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError)
 
 
 class PromptEncoder:
@@ -45,17 +49,26 @@ class PromptEncoder:
                 return item
             if self._store and (features := self._store.get(name)) is not None:  # else the file was taken away
                 return item | as_inputs(features)
-        item = self._processed(prompt)
+        item = self.process(prompt)
         return self._with_features(core, item, key) if cached and "pixel_values" in item else item
 
-    def _processed(self, prompt: Prompt) -> dict[str, Tensor]:
+    def process(self, prompt: Prompt) -> dict[str, Tensor]:
+        """What the processor makes of a prompt. Raises ImageError for an image that cannot be read, WorkError for one that
+        the processor refuses, RecipeError where the model sees none."""
         arguments: dict[str, Any] = {"text": [prompt.text], "return_tensors": "pt"}
         if prompt.images:
+            if self.processor is self.tokenizer:
+                raise RecipeError("policy.model sees no images, and the studies bring some: set studies.max_images=0")
             arguments["images"] = [[load_image(prompt.root, path) for path in prompt.images]]
         bos = self.tokenizer.bos_token
         if bos and prompt.text.startswith(bos):  # the chat template has written it already
             arguments["add_special_tokens"] = False
-        return {k: v for k, v in self.processor(**arguments).items() if isinstance(v, Tensor)}
+        try:
+            return {k: v for k, v in self.processor(**arguments).items() if isinstance(v, Tensor)}
+        except REFUSALS as error:
+            shown = ", ".join(str(prompt.root / path) for path in prompt.images) or "a prompt without images"
+            told = " ".join(str(error).split())[:300]
+            raise WorkError(f"{shown}: the model's processor refuses it ({type(error).__name__}: {told})") from error
 
     def _with_features(self, core: Any, item: dict[str, Tensor], key: tuple[Path, str]) -> dict[str, Tensor]:
         """The same prompt with the tower's features in place of the pixels, remembered unless the disk's share is used up."""

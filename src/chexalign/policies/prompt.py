@@ -9,11 +9,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
+from chexalign.errors import RecipeError
 from chexalign.policies.presets import Preset
 from chexalign.recipe.policy import PROMPT_FIELDS
 from chexalign.records import Study
 
 NOTHING = re.compile(r"(?!)")
+WITHOUT_SYSTEM = "put its words into policy.prompt and leave policy.system out"
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,19 @@ def _special_tokens(processor: Any) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest_first))) if longest_first else NOTHING
 
 
+def rendered(processor: Any, turns: Sequence[dict[str, Any]], *, add_generation_prompt: bool) -> str:
+    """The turns as the model's own chat template writes them. Raises RecipeError where it refuses them."""
+    try:
+        return processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False)
+    except (TemplateError, ValueError, TypeError, KeyError, AttributeError) as error:
+        told = " ".join(str(error).split())[:200]
+        if turns[0]["role"] == "system":
+            raise RecipeError(
+                f"policy.system: this model's chat template refuses it ({told}); {WITHOUT_SYSTEM}"
+            ) from error
+        raise RecipeError(f"policy.model: its chat template cannot write the prompt ({told})") from error
+
+
 def build_prompt(study: Study, asked: str | Preset, processor: Any, root: Path, max_images: int) -> Prompt:
     """Render one study's prompt with the processor's chat template, or plainly where it has none or is not to be used."""
     asked = _preset(asked)
@@ -83,9 +100,9 @@ def build_prompt(study: Study, asked: str | Preset, processor: Any, root: Path, 
     shown, chat = _shown(study, asked, max_images), bool(asked.chat and getattr(processor, "chat_template", None))
     if chat:
         seeing = hasattr(processor, "image_processor")
-        text = processor.apply_chat_template(
-            turns if seeing else in_words(turns), add_generation_prompt=True, tokenize=False
-        )
+        text = rendered(processor, turns if seeing else in_words(turns), add_generation_prompt=True)
+        if asked.system and asked.system.strip() not in text:
+            raise RecipeError(f"policy.system: this model's chat template leaves the system turn out; {WITHOUT_SYSTEM}")
     else:  # of Gemma 3's tokens, boi_token is the one its processor replaces
         placeholder = getattr(processor, "boi_token", None) or getattr(processor, "image_token", None) or ""
         text = "\n".join(turn["content"] for turn in in_words(turns, placeholder))

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import shutil
-import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from chexalign.data import Drops, check_leakage, image_folder, load_source, may_lack_images, source_entry
 from chexalign.data.images import ImageError, load_image
-from chexalign.errors import RecipeError, WorkError
+from chexalign.errors import WorkError
 from chexalign.recipe.recipe import Recipe
 from chexalign.records import Study
 from chexalign.run.judges import judges_of
-from chexalign.run.task import missing_section, reference
+from chexalign.run.task import missing_section
+from chexalign.stages.check_model import Finding, check_model
 from chexalign.stages.studies import needed_splits
 
 LOOKED_AT = 50  # images decoded
 DRAWN_LIMIT = 50  # studies drawn, where the source draws them
-
-Finding = tuple[bool, str]
 
 
 def check_recipe(recipe: Recipe) -> Iterator[Finding]:
@@ -34,7 +30,7 @@ def check_recipe(recipe: Recipe) -> Iterator[Finding]:
         studies, drops, root = _read(recipe, Path(folder))
         yield from _check_studies(recipe, studies, drops)
         yield from _check_images(recipe, studies, root)
-    yield from _check_prompt_and_lengths(recipe, studies)
+        yield from check_model(recipe, studies, root)
     yield _check_disk(recipe, len(studies))
 
 
@@ -92,105 +88,6 @@ def _check_images(recipe: Recipe, studies: list[Study], root: Path) -> Iterator[
         not broken,
         f"images: {len(broken)} of {looked} decoded are broken{extent}" + (f"; {broken[0]}" if broken else ""),
     )
-
-
-def _check_prompt_and_lengths(recipe: Recipe, studies: list[Study]) -> Iterator[Finding]:
-    """The prompt, then report and image tokens, counted with the model's own tokenizer, against what is allowed."""
-    from chexalign.policies.presets import wording_of
-    from chexalign.policies.prompt import build_prompt
-
-    texts = [reference(recipe, s) for s in studies if not missing_section(recipe, s)] or ["-"]
-    limits, asked = _limits(recipe, texts), wording_of(recipe)
-    told = asked.findings or ""
-    copies = recipe.task == "findings" and "{findings}" in told
-    yield (
-        not copies,
-        f"prompt, {asked.name} wording: {told!r}"
-        + ("; it holds the findings, which are what is to be written" if copies else ""),
-    )
-    if limits is not None and studies:
-        usable = [s for s in studies if not missing_section(recipe, s)] or studies
-        first = next((s for s in usable if s.indication.strip()), usable[0])
-        shown = build_prompt(first, asked, limits.processor, Path(), recipe.studies.max_images)
-        yield True, f"study {first.study_id} is asked {shown.text!r} with {len(shown.images)} image(s)"
-    if limits is None:
-        yield (
-            False,
-            f"model {recipe.policy.model} is not on this machine: tokens cannot be counted (see policy.download)",
-        )
-        return
-    tokens = sorted(len(ids) + 1 for ids in limits.tokenizer(texts, add_special_tokens=False)["input_ids"])
-    words, longest = [len(t.split()) for t in texts], tokens[int(0.99 * (len(tokens) - 1))]
-    yield (
-        longest <= recipe.sample.max_new_tokens,
-        f"reports: median {statistics.median(words):.0f} words, {statistics.median(tokens):.0f} tokens, 99th percentile "
-        f"{longest} tokens; sample.max_new_tokens is {recipe.sample.max_new_tokens}",
-    )
-    images = min(asked.most_images(recipe.studies.max_images), max((len(s.images) for s in studies), default=0))
-    total = images * limits.image_tokens + tokens[-1]
-    yield (
-        total < limits.positions,
-        f"at most {images} images of {limits.image_tokens} tokens and the longest report: "
-        f"{total} of {limits.positions} positions",
-    )
-
-
-@dataclass(frozen=True)
-class _Limits:
-    processor: Any
-    tokenizer: Any
-    image_tokens: int  # per image
-    positions: int  # that the decoder was made for
-
-
-def _limits(recipe: Recipe, texts: list[str]) -> _Limits | None:
-    """What the policy's checkpoint says, without loading its weights; None when it is not on this machine."""
-    from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-
-    from chexalign.policies.checkpoints import chexagent2
-    from chexalign.policies.checkpoints.processors import load_processor
-    from chexalign.policies.checkpoints.smollm2 import checkpoint_of
-    from chexalign.policies.checkpoints.tiny import CHAT_TEMPLATE, POSITIONS, build_tokenizer
-    from chexalign.policies.model_of_recipe import limit_pixels
-
-    policy = recipe.policy.model_copy(update={"model": checkpoint_of(recipe.policy.model)})
-    if policy.model == "tiny":
-        per_image = (policy.tiny.image_size // policy.tiny.patch_size) ** 2
-        tokenizer = build_tokenizer(texts, policy.tiny.vocabulary)
-        tokenizer.chat_template = CHAT_TEMPLATE
-        return _Limits(tokenizer, tokenizer, per_image, POSITIONS)
-    common = {"local_files_only": not policy.download, "trust_remote_code": policy.trust_remote_code}
-    try:
-        if chexagent2.recognises(policy.model, download=policy.download):
-            config, processor = chexagent2.describe(policy.model, download=policy.download)
-        else:
-            config = AutoConfig.from_pretrained(policy.model, **common)
-            seeing = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-            processor = load_processor(policy.model, config, seeing, **common)
-    except (OSError, ValueError):
-        return None
-    limit_pixels(processor, policy)
-    positions = getattr(config.get_text_config(), "max_position_embeddings", 1 << 30)
-    tokenizer = getattr(processor, "tokenizer", processor)
-    return _Limits(processor, tokenizer, _image_tokens(recipe, processor), positions)
-
-
-def _image_tokens(recipe: Recipe, processor: Any) -> int:
-    """Tokens that one 1024-pixel image becomes, from encoding a blank one; 0 for a text-only model."""
-    from PIL import Image
-
-    token = getattr(processor, "image_token", None)
-    if token is None:
-        return 0
-    try:
-        return processor(text=[token], images=[[Image.new("RGB", (1024, 1024))]], return_tensors="pt")[
-            "input_ids"
-        ].shape[1]
-    except (ValueError, TypeError) as error:
-        raise RecipeError(
-            f"policy.model {recipe.policy.model}: its processor cannot encode an image ({error})"
-        ) from error
 
 
 def _check_disk(recipe: Recipe, n_studies: int) -> Finding:

@@ -26,6 +26,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from chexalign.errors import RecipeError
+from chexalign.policies.checkpoints.gaps import refuse_gaps
 
 PUBLISHED = "CheXagentForCausalLM"  # architecture of the published checkpoints: 3b, -srrg-findings, -srrg-impression
 NATIVE = "CheXagent2ForConditionalGeneration"  # architecture of what this file saves
@@ -113,11 +114,17 @@ def recognises(source: str | Path, *, download: bool = False) -> bool:
 
 
 def load(
-    source: str | Path, *, dtype: str = "float32", download: bool = False, tower: str | Path | None = None
+    source: str | Path,
+    *,
+    dtype: str = "float32",
+    download: bool = False,
+    tower: str | Path | None = None,
+    device_map: str | None = None,
 ) -> tuple[Any, Any]:
     """The model and processor of a checkpoint folder or hub id; safetensors only.
 
-    `tower` overrides where the XraySigLIP settings are read. Raises RecipeError unless every tensor finds its place.
+    `device_map="meta"` reads the names and shapes of the weights alone. `tower` overrides where the
+    XraySigLIP settings are read. Raises RecipeError unless every tensor finds its place.
     """
     if dtype == "float16":
         raise RecipeError("policy.dtype: float16 overflows in this decoder's attention; take bfloat16 or float32")
@@ -131,9 +138,10 @@ def load(
         local_files_only=not download,
         ignore_mismatched_sizes=True,  # reported below, with the rest
         output_loading_info=True,
+        device_map=device_map,
     )
     model, report = opened
-    _refuse_gaps(source, report)
+    refuse_gaps(source, report, whole=True)
     model._weight_conversions = []  # or save_pretrained writes the published names back
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     return model, processor
@@ -183,16 +191,6 @@ def build_config(settings: Mapping[str, Any], tower: Mapping[str, Any], image_to
         )
     except StrictDataclassError as error:
         raise RecipeError(f"config.json: {' '.join(str(error).split())[:300]}") from error
-
-
-def _refuse_gaps(source: str | Path, report: Mapping[str, Any]) -> None:
-    """A tensor that is absent, left over or of another shape would leave random or stale weights behind."""
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        found = sorted(str(k[0] if isinstance(k, tuple) else k) for k in report[kind])
-        if found:
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            what = kind.replace("_", " ").replace("keys", "tensors")
-            raise RecipeError(f"policy.model {str(source)!r} is not a whole CheXagent-2: {what} {found[:3]}{more}")
 
 
 def _tokenizer(source: str | Path, download: bool) -> Any:

@@ -13,6 +13,7 @@ from transformers.models.auto.video_processing_auto import get_video_processor_c
 from transformers.utils import cached_file, is_torchvision_available
 
 from chexalign.errors import RecipeError
+from chexalign.progress import say_once
 
 
 def load_processor(source: str | Path, config: Any, seeing: bool, **common: Any) -> Any:
@@ -35,6 +36,19 @@ def load_processor(source: str | Path, config: Any, seeing: bool, **common: Any)
         raise RecipeError(f"policy.model {str(source)!r}: {' '.join(str(error).split())[:300]}") from error
     if not hasattr(processor, "image_processor"):
         raise RecipeError(f"policy.model {str(source)!r} sees images, but its folder has no image processor")
+    return _completed(processor, config)
+
+
+def _completed(processor: Any, config: Any) -> Any:
+    """A LLaVA folder of before 2024 has no processor_config.json: what it would say stands in the model's configuration."""
+    tower: Any = getattr(config, "vision_config", None)
+    if getattr(processor, "patch_size", 0) is None and hasattr(tower, "patch_size"):
+        processor.patch_size = tower.patch_size
+        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+        processor.num_additional_image_tokens = int(tower.model_type == "clip_vision_model")  # its class token
+        say_once(
+            f"processor: patches of {tower.patch_size} pixels, as the model's configuration says; its own does not"
+        )
     return processor
 
 
