@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from chexalign.policies.forward.padding import right_padded
 from chexalign.policies.forward.unwrap import core_model
 from chexalign.policies.parts import PARTS, belongs
 from chexalign.policies.prompt import Prompt
+from chexalign.policies.turn import AssistantTurn, assistant_turn, turn_ids
 
 
 class Policy:
@@ -37,6 +39,7 @@ class Policy:
         self.tokenizer = self.encoder.tokenizer
         self.scorer = Scorer(model)
         self.engine: Engine | None = None  # where samples come from; None: from here (engines.attach)
+        self.chat = True  # whether its prompts are written by its chat template, where it has one
         self.wrap: str | None = None  # `report`: what it writes stands between tags (data/tags.py)
         self.clean: tuple[str, ...] = ()  # the rules of chexalign.cleaning that its texts need
 
@@ -76,15 +79,28 @@ class Policy:
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """The ids that end a report: the generation config's and the tokenizer's."""
+        """The ids that end a report: the generation config's, the tokenizer's and the chat template's."""
         ends = self.model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
-        return frozenset(i for i in (*ends, self.tokenizer.eos_token_id) if i is not None)
+        return frozenset(i for i in (*ends, self.tokenizer.eos_token_id, self.end_id) if i is not None)
+
+    @cached_property
+    def turn(self) -> AssistantTurn:
+        """What surrounds a report: the chat template's turn, or nothing where the prompt is no chat."""
+        return assistant_turn(self.processor) if self.chat else AssistantTurn()
+
+    @property
+    def end_id(self) -> int:
+        """The id that ends a report it learns from: the one that ends the template's turn, or else the tokenizer's."""
+        return self.tokenizer.eos_token_id if self.turn.end_id is None else self.turn.end_id
 
     def completion_ids(self, text: str) -> tuple[int, ...]:
-        """Token ids of a report as a training target: its text, in tags where the policy writes them, then end-of-text."""
-        text = wrapped(text) if self.wrap else text
-        return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id)
+        """Token ids of a report as a training target: as the model's chat template would write it after its prompt.
+
+        The text stands in tags where the policy writes them, and ends with the token that ends the turn.
+        """
+        ids = turn_ids(self.processor, self.turn, wrapped(text) if self.wrap else text)
+        return tuple(ids) if self.turn.end_id is not None else (*ids, self.end_id)
 
     def text(self, tokens: Sequence[int]) -> str:
         """The report that the tokens hold, without markup; where the policy writes tags, what they enclose, closed or not."""

@@ -29,7 +29,7 @@ def open_policy(run: Run, which: str, dtype: str | None = None) -> Policy:
         trusted = settings.trust_remote_code
         policy = Policy.load(folder, dtype=dtype or settings.dtype, trust_remote_code=trusted)
         limit_pixels(policy.processor, settings)  # an adapter's processor is its base's
-    policy.wrap = settings.wrap
+    policy.wrap, policy.chat = settings.wrap, wording_of(run.recipe).chat
     policy.clean = cleaning_of(settings)
     policy.keep_features(run.path("features"), settings.features_gib)  # outside training nothing changes the tower
     return policy

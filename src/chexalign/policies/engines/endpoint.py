@@ -113,7 +113,7 @@ class Endpoint:
             logps = told.get("token_logprobs") or [row["logprob"] for row in told.get("content") or ()]
         except (KeyError, IndexError, TypeError, AttributeError):
             raise WorkError(f"{self.name} gave an answer that is no completion: {str(answer)[:120]}") from None
-        policy, stop_id = self.policy, self.policy.tokenizer.eos_token_id
+        policy, stop_id = self.policy, self.policy.end_id
         if self.settings.token_ids:
             if not isinstance(tokens, list) or not all(0 <= t < len(policy.tokenizer) for t in tokens):
                 raise WorkError(f"{self.name} gives no token_ids of this tokenizer: leave engine.token_ids out")

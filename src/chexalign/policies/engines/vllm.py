@@ -77,7 +77,7 @@ class Vllm:
         seeds: Sequence[int],
     ) -> list[list[Sampled]]:
         self._wake()
-        stops, end = self.policy.stop_ids, self.policy.tokenizer.eos_token_id
+        stops, end = self.policy.stop_ids, self.policy.end_id
         common = {"n": n, "temperature": temperature, "top_p": top_p, "max_tokens": max_new_tokens}
         more = {"logprobs": 0, "stop_token_ids": sorted(stops)}  # 0: of the sampled token alone
         params = [self.vllm.SamplingParams(seed=seed >> 32, **common, **more) for seed in seeds]
