@@ -9,7 +9,7 @@ from PIL import Image
 from chexalign.data import Drops, check_leakage, load_source, split_by_patient
 from chexalign.errors import RecipeError, WorkError
 from chexalign.recipe.files import build_recipe
-from chexalign.recipe.recipe import Studies
+from chexalign.recipe.studies import Studies
 from chexalign.records import Study
 from chexalign.run.folder import open_run
 from chexalign.stages.studies import make_studies
@@ -47,21 +47,26 @@ def test_a_users_own_studies_with_every_kind_of_bad_row(tmp_path, capsys):
     result = make_studies(run)
 
     good = {json.loads(line)["study_id"] for line in run.path("studies.jsonl").read_text().splitlines()}
-    assert good == {f"s{i}" for i in range(30)} - {"s3", "s5", "s7", "s9", "s11", "s13", "s16", "s20", "s22"}
-    assert (result.rows_in, result.rows_out) == (30, 21)
+    assert good == {f"s{i}" for i in range(30)} - {"s3", "s5", "s7", "s9", "s13", "s16", "s20", "s22"}
+    assert (result.rows_in, result.rows_out) == (30, 22)
     assert result.dropped == {
-        "unusable image": 3, "empty reference": 1, "duplicate study id": 1, "bad row": 3, "invalid JSON": 1,
+        "image missing": 1, "unusable image": 1, "empty reference": 1, "duplicate study id": 1, "bad row": 3,
+        "invalid JSON": 1,
     }  # fmt: skip
     lines = run.path("studies_dropped.txt").read_text().splitlines()
-    assert len(lines) == 9 and all(";" in line for line in lines)  # each names a remedy
+    assert len(lines) == 8 and all(";" in line for line in lines)  # each names a remedy
     said = "\n".join(lines)
     for needle in (
-        "studies.jsonl:17: invalid JSON", "study s3: image", "gone.jpg is missing", "study s5: no findings text",
-        "study s6: a second row", "leaves", "unknown field colour", "13.jpg cannot be decoded", "split 'dev'",
+        "studies.jsonl:17: invalid JSON", "studies.jsonl:4: study s3: image 1 of 1 is missing", "study s5: no findings text",
+        "study s6: a second row", "leaves the folder", "study s13: image 1 of 1 cannot be decoded", "split 'dev'",
         "study_id is missing",
     ):  # fmt: skip
         assert needle in said
-    assert "dropped 9 rows" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "dropped 8 rows" in printed and "note: field colour is not used" in printed
+    assert ".jpg" not in said + printed  # a file may be called by a patient's name
+    counts = json.loads(run.path("studies_counts.json").read_text())
+    assert sum(counts["kept"].values()) == 22 and sum(counts["dropped"]["image missing"].values()) == 1
 
 
 def test_a_patient_in_two_splits_is_an_error(tmp_path):
@@ -106,7 +111,7 @@ def test_iu_xray_reads_the_shared_layout(shared, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": {"x": float("nan")}}, "not JSON compliant"),
+        ({"labels": {"x": float("inf")}}, "not JSON compliant"),
         ({"findings": "\ud83d"}, "surrogates not allowed"),
         ({"labels": ["cardiomegaly"]}, "labels must be an object"),
         ({"images": "3.jpg"}, "images must be a list"),

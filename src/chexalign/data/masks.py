@@ -1,4 +1,5 @@
-"""OpenI's `XXXX`: de-identification took a word out. In some half of the reports it was no name at all ("chest x-XXXX").
+"""OpenI's `XXXX` and MIMIC-CXR's `___`: de-identification took a word out, in some half of
+OpenI's reports one that was no name at all ("chest x-XXXX").
 
 Kept, a policy learns to write XXXX and an overlap score pays for it. Removed, what is left reads on as far as it can; the
 word is not guessed, except the one that `x-XXXX` leaves no doubt about.
@@ -11,9 +12,11 @@ from dataclasses import replace
 
 from chexalign.records import Study
 
-MASK = re.compile(r"(?<![A-Za-z])X{3,}|(?<=[a-z0-9])X{4,}")  # also where it stuck to the word before
+MASK = re.compile(r"(?<![A-Za-z])X{3,}|(?<=[a-z0-9])X{4,}|_{3,}")  # also where it stuck to the word before
 RULES = (
     (re.compile(r"\b([Xx])-X{3,}"), r"\1-ray"),
+    (re.compile(r"_{3,}[- ]?(?:years?|yrs?|y)(?:[- ]?olds?|/?o)?(?![a-z])\s*", re.IGNORECASE), ""),
+    (re.compile(r"-?_{3,}(?:-(?=\w))?"), " "),
     (re.compile(r"X{3,}-year-old\s*"), ""),  # an age that was taken out tells nothing
     (re.compile(r"-?(?:(?<![A-Za-z])X{3,}|(?<=[a-z0-9])X{4,})(?:-(?=\w))?(?:\d+\b)?"), " "),
     (re.compile(r"\s+([.,;:])"), r"\1"),

@@ -4,7 +4,8 @@ from chexalign.recipe.files import build_recipe, find_recipe, load_recipe
 from chexalign.recipe.online import Grpo, OnlineDpo, OnlineKto, OraPo, Rollout, Valor, Watch
 from chexalign.recipe.policy import PROMPT_FIELDS, Lora, PolicySection, TinyPolicy
 from chexalign.recipe.preference import Dpo, Ipo, Kto, LcDpo, Orpo, Pairs, Sft
-from chexalign.recipe.recipe import Evaluate, Recipe, Sample, Score, Studies
+from chexalign.recipe.recipe import Evaluate, Recipe, Sample, Score
+from chexalign.recipe.studies import Studies
 from chexalign.recipe.train import ALGORITHM_NAMES, Algorithm, Train
 from chexalign.recipe.warmup import ExpertPhase, Phase, Warmup
 

@@ -131,6 +131,8 @@ def _explain(error: ValidationError) -> str:
 def _fields_at(loc: tuple[Any, ...]) -> list[str]:
     model: Any = Recipe
     for part in loc:
+        if isinstance(part, int):  # a place in a list of sections
+            continue
         if part in TAGGED:
             model = next(m for m in get_args(get_args(TAGGED[part])[0]) if m.model_fields["type"].default == part)
             continue

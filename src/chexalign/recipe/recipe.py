@@ -7,28 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, field_validator, model_validator
 
-from chexalign.recipe.base import Count, Rate, Section, Share
+from chexalign.recipe.base import Count, Rate, Section
 from chexalign.recipe.engine import Engine, InProcess, refuse_endpoint
 from chexalign.recipe.policy import Lora, PolicySection
 from chexalign.recipe.preference import Pairs
+from chexalign.recipe.studies import Studies
 from chexalign.recipe.sweep import Sweep
 from chexalign.recipe.train import Train
 from chexalign.recipe.warmup import Warmup
-
-
-class Studies(Section):
-    """Where the studies come from and how they are split. Splits are by patient."""
-
-    source: str  # a name from chexalign.data.SOURCES
-    root: Path | None = None  # folder (iu_xray), file or folder (jsonl), archive (openi); not used by phantom
-    n: Count | None = None  # how many studies to take, after a seeded shuffle of patients; all when absent
-    val_share: Share = 0.1  # share of patients; only where the source brings no split of its own
-    test_share: Share = 0.1
-    views: tuple[str, ...] = ("frontal", "lateral")  # order in which a study's images are shown to the policy
-    max_images: Annotated[int, Field(ge=0)] = 2
-    image_size: Count = 96  # pixels; phantom only
-    masks: Literal["keep", "remove"] = "keep"  # OpenI's XXXX, where a word was taken out of a report (data/masks.py)
-    check_images: bool = True  # decode every image once, so that a broken file is found now and not at midnight
 
 
 class Sample(Section):

@@ -33,7 +33,7 @@ STAGES: dict[str, Stage] = {
         "chexalign.stages.studies:make_studies",
         ("task", "seed", "studies"),
         "studies.jsonl",
-        ("studies.jsonl", "studies_dropped.txt", "images"),
+        ("studies.jsonl", "studies_dropped.txt", "studies_counts.json", "images"),
     ),
     "warmup": Stage(
         "chexalign.stages.warmup:warm_up",
@@ -118,9 +118,9 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def open_run(recipe: Recipe) -> Run:
     """Make or reopen the run folder, reading only. Raises RecipeError if it belongs to another recipe or other settings."""
-    from chexalign.data import load_source
+    from chexalign.data import check_sources
 
-    load_source(recipe.studies.source)
+    check_sources(recipe.studies)
     folder = recipe.run_dir or Path("runs") / recipe.name
     recipe = with_visual_defaults(recipe, folder)
     judges_of(recipe)

@@ -8,15 +8,17 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from chexalign.data import Drops, check_leakage, image_folder, load_source, may_lack_images, source_entry
+from chexalign.data import Drops, check_leakage, image_folder, is_drawn, may_lack_images, source_entry
 from chexalign.data.images import ImageError, load_image
+from chexalign.data.language import language_warning
+from chexalign.data.read import read_studies
 from chexalign.errors import WorkError
 from chexalign.recipe.recipe import Recipe
 from chexalign.records import Study
 from chexalign.run.judges import judges_of
-from chexalign.run.task import missing_section
+from chexalign.run.task import missing_section, reference
 from chexalign.stages.check_model import Finding, check_model
-from chexalign.stages.studies import needed_splits
+from chexalign.stages.studies import check_reports, needed_splits, said_of
 
 LOOKED_AT = 50  # images decoded
 DRAWN_LIMIT = 50  # studies drawn, where the source draws them
@@ -29,23 +31,24 @@ def check_recipe(recipe: Recipe) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory() as folder:
         studies, drops, root = _read(recipe, Path(folder))
         yield from _check_studies(recipe, studies, drops)
-        yield from _check_images(recipe, studies, root)
+        yield from _check_images(recipe, studies, drops, root)
         yield from check_model(recipe, studies, root)
     yield _check_disk(recipe, len(studies))
 
 
 def _read(recipe: Recipe, folder: Path) -> tuple[list[Study], Drops, Path]:
     settings, drops = recipe.studies, Drops()
-    if source_entry(settings.source).is_drawn:
+    check_reports(recipe)
+    if is_drawn(settings):
         settings = settings.model_copy(update={"n": min(settings.n or DRAWN_LIMIT, DRAWN_LIMIT)})
-    studies = list(load_source(settings.source)(settings, recipe.seed, folder, drops))
+    studies = list(read_studies(settings, recipe.seed, folder, drops))
     return studies, drops, image_folder(settings, folder)
 
 
 def _check_studies(recipe: Recipe, studies: list[Study], drops: Drops) -> Iterator[Finding]:
     splits = Counter(s.split for s in studies)
     shown = ", ".join(f"{splits[k]} {k}" for k in ("train", "val", "test"))
-    drawn = " (a draw of the phantom law)" if source_entry(recipe.studies.source).is_drawn else ""
+    drawn = " (a draw of the phantom law)" if is_drawn(recipe.studies) else ""
     yield all(splits[k] for k in needed_splits(recipe)), f"{len(studies)} studies{drawn}: {shown}"
     yield (
         not drops.lines,
@@ -53,9 +56,13 @@ def _check_studies(recipe: Recipe, studies: list[Study], drops: Drops) -> Iterat
     )
     twice = [i for i, n in Counter(s.study_id for s in studies).items() if n > 1]
     yield not twice, f"duplicate study ids: {len(twice)}" + (f", first: {twice[0]}" if twice else "")
+    for remark, n in drops.notes.most_common():
+        yield True, f"note: {remark} ({n:,})"
     empty = [s.study_id for s in studies if missing_section(recipe, s)]
     note = f", first: {empty[0]}; these studies are dropped" if empty else ""
     yield len(empty) < max(1, len(studies)) / 2, f"empty references: {len(empty)} of {len(studies)}{note}"
+    if warning := language_warning([reference(recipe, s) for s in studies if not missing_section(recipe, s)]):
+        yield False, warning
     try:
         check_leakage(studies)
         yield True, "no patient is in two splits"
@@ -63,11 +70,12 @@ def _check_studies(recipe: Recipe, studies: list[Study], drops: Drops) -> Iterat
         yield False, str(error)
 
 
-def _check_images(recipe: Recipe, studies: list[Study], root: Path) -> Iterator[Finding]:
+def _check_images(recipe: Recipe, studies: list[Study], drops: Drops, root: Path) -> Iterator[Finding]:
     from chexalign.policies.presets import most_images
 
     broken, looked, sizes = [], 0, set()
     most = most_images(recipe)
+    shows_paths = all(source_entry(part.source).shows_paths for part in recipe.studies.parts())
     without = sum(not s.images for s in studies if not may_lack_images(s))
     if without and recipe.studies.max_images:
         note = "these are dropped; studies.max_images=0 for text alone"
@@ -77,12 +85,13 @@ def _check_images(recipe: Recipe, studies: list[Study], root: Path) -> Iterator[
         )
     step = max(1, len(studies) // LOOKED_AT)
     for study in studies[::step][:LOOKED_AT]:
-        for path, _view in study.images[:most]:
+        for number, (path, _view) in enumerate(study.images[:most], start=1):
             looked += 1
             try:
                 sizes.add(load_image(root, path).size)
             except ImageError as error:
-                broken.append(str(error))
+                name = path if shows_paths else f"{number} of {len(study.images)}"
+                broken.append(f"{drops.where(study.study_id)}: {said_of(error, root, path, name)}")
     extent = f", {min(sizes)} to {max(sizes)} pixels" if sizes else ""
     yield (
         not broken,
@@ -94,7 +103,7 @@ def _check_disk(recipe: Recipe, n_studies: int) -> Finding:
     """Rows of text, images drawn, and three copies of the policy (baseline, aligned, checkpoint with AdamW's state)."""
     n = recipe.studies.n or n_studies
     rows = n * recipe.sample.n * 4_000
-    images = n * 12_000 if source_entry(recipe.studies.source).is_drawn else 0
+    images = n * 12_000 if is_drawn(recipe.studies) else 0
     local = Path(recipe.policy.model)
     weights = sum(p.stat().st_size for p in local.glob("*.safetensors")) if local.is_dir() else 20_000_000
     need = rows + images + 6 * weights

@@ -3,46 +3,64 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from chexalign.data import Drops, check_leakage, load_source, may_lack_images, source_entry, unit_hash
+from chexalign.data import (
+    Drops,
+    check_leakage,
+    is_drawn,
+    may_lack_images,
+    source_entry,
+    unit_hash,
+)
 from chexalign.data.images import ImageError, load_image
-from chexalign.data.masks import unmasked
-from chexalign.errors import WorkError
-from chexalign.jsonl import atomic_write, write_records
+from chexalign.data.language import language_warning
+from chexalign.data.read import read_studies
+from chexalign.errors import RecipeError, WorkError
+from chexalign.jsonl import atomic_write, write_json, write_records
 from chexalign.progress import progress, say
 from chexalign.recipe.recipe import Recipe
-from chexalign.records import Study
+from chexalign.records import SPLITS, Study
 from chexalign.run.folder import Run, StageResult
 from chexalign.run.studies import image_root
-from chexalign.run.task import missing_section
+from chexalign.run.task import missing_section, reference
 
 SHOWN = 10  # dropped rows printed; all of them are in studies_dropped.txt
+NO_VIEW = "no image of a wanted view"
 
 
 def make_studies(run: Run) -> StageResult:
-    """Read the source, drop what cannot be used with one line each, refuse patient leakage, write studies.jsonl."""
+    """Read the sources, drop what cannot be used with one line each, refuse patient leakage, write studies.jsonl."""
     settings, drops = run.recipe.studies, Drops()
-    source = load_source(settings.source)(settings, run.recipe.seed, run.dir, drops)
+    check_reports(run.recipe)
     with progress("reading studies", settings.n, "studies") as ticker:
         candidates = []
-        for study in source:
-            candidates.append(unmasked(study) if settings.masks == "remove" else study)
+        for study in read_studies(settings, run.recipe.seed, run.dir, drops):
+            candidates.append(study)
             ticker.advance()
     rows_in = len(candidates) + drops.reasons.total()
     usable = _usable(_in_drawn_order(candidates, run), image_root(run), run, drops)
     studies = list(itertools.islice(usable, settings.n))
     check_leakage(studies)
-    _report_drops(run, drops)
+    _report(run, drops, studies)
     for split in needed_splits(run.recipe):
         if not any(s.split == split for s in studies):
             raise WorkError(
-                f"no usable {split} study among {len(studies)} from {settings.source}; raise studies.n or the split's share, "
-                f"or see what was dropped"
+                f"no usable {split} study among {len(studies)} from {names_of(run.recipe)}; {_remedy(studies)}"
             )
     write_records(run.path("studies.jsonl"), sorted(studies, key=Study.key))
     return StageResult(rows_in, len(studies), dict(drops.reasons))
+
+
+def check_reports(recipe: Recipe) -> None:
+    """Raise RecipeError where a source brings no reports: there is nothing to learn to write, and nothing to judge by."""
+    for part in recipe.studies.parts():
+        if not source_entry(part.source).has_reports:
+            raise RecipeError(
+                f"studies.source {part.source} brings labels and no reports: nothing can be written about it"
+            )
 
 
 def needed_splits(recipe: Recipe) -> tuple[str, ...]:
@@ -50,45 +68,91 @@ def needed_splits(recipe: Recipe) -> tuple[str, ...]:
     return ("train", "val", "test") if recipe.warmup else ("train", "test")
 
 
+def names_of(recipe: Recipe) -> str:
+    return ", ".join(part.source or "" for part in recipe.studies.parts())
+
+
+def _remedy(studies: list[Study]) -> str:
+    if not studies:
+        return "see what was dropped"
+    return "raise studies.n or the split's share, see what was dropped, or let us split by patient: studies.split_by=patient"
+
+
 def _in_drawn_order(studies: list[Study], run: Run) -> list[Study]:
     """When only some studies are wanted, patients come in a seeded random order and each patient's studies stay together."""
-    if source_entry(run.recipe.studies.source).is_drawn or run.recipe.studies.n is None:
+    if run.recipe.studies.n is None or is_drawn(run.recipe.studies):
         return studies
     return sorted(studies, key=lambda s: unit_hash("draw", run.recipe.seed, s.patient_id))
 
 
 def _usable(studies: list[Study], root: Path, run: Run, drops: Drops) -> Iterator[Study]:
     settings, seen = run.recipe.studies, set()
+    shows_paths = all(source_entry(part.source).shows_paths for part in settings.parts())
     with progress("checking studies", min(len(studies), settings.n or len(studies)), "studies") as ticker:
         for study in studies:
             ticker.advance()
-            where = f"study {study.study_id}"
+            where = drops.where(study.study_id)
             if study.study_id in seen:
-                drops.add("duplicate study id", f"{where}: a second row with this id; give each study its own id")
+                line = f"{where}: a second row with this id; give each study its own id"
+                drops.add("duplicate study id", line, study.split)
                 continue
             seen.add(study.study_id)
-            if lost := missing_section(run.recipe, study):
-                reason = "empty reference" if lost == run.recipe.task else f"no {lost}"
-                use = "judge against" if lost == run.recipe.task else "write it from"
-                drops.add(reason, f"{where}: no {lost} text to {use}; add it or remove the row")
+            if lost := _lost_section(run.recipe, study):
+                drops.add(lost[0], f"{where}: {lost[1]}; add it or remove the row", study.split)
                 continue
-            try:
-                _check_images(study, root, settings.max_images, settings.check_images)
-            except ImageError as error:
-                drops.add("unusable image", f"{where}: {error}")
+            if broken := _broken(study, root, settings.max_images, settings.check_images, shows_paths):
+                drops.add(broken[0], f"{where}: {broken[1]}", study.split)
                 continue
             yield study
 
 
-def _check_images(study: Study, root: Path, max_images: int, decode: bool) -> None:
+def _lost_section(recipe: Recipe, study: Study) -> tuple[str, str] | None:
+    """(reason, what to say) where the study has not the texts that the task or the recipe asks for."""
+    if lost := missing_section(recipe, study):
+        reason = "empty reference" if lost == recipe.task else f"no {lost}"
+        return reason, f"no {lost} text to {'judge against' if lost == recipe.task else 'write it from'}"
+    asked = next((name for name in recipe.studies.require if not getattr(study, name).strip()), None)
+    return None if asked is None else (f"no {asked}", f"no {asked}, which studies.require asks for")
+
+
+def _broken(study: Study, root: Path, max_images: int, decode: bool, shows_paths: bool) -> tuple[str, str] | None:
+    """(reason, what to say) where the study has no image of a wanted view, or one that is missing or broken."""
     if not study.images and not may_lack_images(study) and max_images > 0:
-        raise ImageError("has no image of a wanted view (studies.views); set studies.max_images=0 for text alone")
-    for path, _view in study.images[:max_images]:
-        if decode:
+        return NO_VIEW, f"has {NO_VIEW} (studies.views); set studies.max_images=0 for text alone"
+    if not decode:
+        return None
+    for number, (path, _view) in enumerate(study.images[:max_images], start=1):
+        name = path if shows_paths else f"{number} of {len(study.images)}"
+        if not (root / path).is_file():
+            return "image missing", f"image {name} is missing; restore it or remove its study"
+        try:
             load_image(root, path)
+        except ImageError as error:
+            return "unusable image", said_of(error, root, path, name)
+    return None
 
 
-def _report_drops(run: Run, drops: Drops) -> None:
+def said_of(error: ImageError, root: Path, path: str, name: str) -> str:
+    """What an error says, with `name` in place of the file's path: a folder may be called by a patient's name."""
+    said = str(error)
+    for spelled in (str((root / path).resolve()), str(root / path), path, Path(path).name):
+        said = (
+            said.replace(f"image {spelled}", spelled).replace(repr(spelled), spelled).replace(spelled, f"image {name}")
+        )
+        if name in said:
+            break
+    return said.replace(str(root.resolve()), "").replace(
+        f"(cannot identify image file image {name})", "(no image file)"
+    )
+
+
+def _report(run: Run, drops: Drops, studies: list[Study]) -> None:
+    """Say what was dropped and what was remarked; every line in studies_dropped.txt, all counts in studies_counts.json."""
+    if warning := language_warning([reference(run.recipe, s) for s in studies]):
+        say(f"warning: {warning}")
+    for remark, n in drops.notes.most_common(SHOWN):
+        say(f"note: {remark} ({n:,})")
+    write_json(run.path("studies_counts.json"), counts_of(run.recipe, drops, studies))
     if not drops.lines:
         return
     path = run.path("studies_dropped.txt")
@@ -98,3 +162,21 @@ def _report_drops(run: Run, drops: Drops) -> None:
         say(f"dropped: {line}")
     counts = ", ".join(f"{n} {reason}" for reason, n in drops.reasons.most_common())
     say(f"dropped {len(drops.lines)} rows ({counts}); all lines in {path}")
+
+
+def counts_of(recipe: Recipe, drops: Drops, studies: list[Study]) -> dict[str, object]:
+    """What is counted (study or image), kept and dropped per split, and the remarks; "unknown": before its split was."""
+    kept = Counter(s.split for s in studies)
+    dropped = {}
+    for reason, n in drops.reasons.most_common():
+        by_split = {s: drops.by_split[reason, s] for s in SPLITS if drops.by_split[reason, s]}
+        unknown = n - sum(by_split.values())
+        dropped[reason] = by_split | ({"unknown": unknown} if unknown else {})
+    return {
+        "sources": names_of(recipe),
+        "unit": recipe.studies.unit,
+        "text": recipe.task,
+        "kept": {s: kept[s] for s in SPLITS},
+        "dropped": dropped,
+        "notes": dict(drops.notes.most_common()),
+    }

@@ -1,0 +1,17 @@
+"""Source `phantom`: drawn radiographs with known findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from chexalign.data.drops import Drops
+from chexalign.data.phantom import phantom as draw
+from chexalign.data.splits import by_patient
+from chexalign.recipe.studies import Studies
+from chexalign.records import Study
+
+
+def phantom(settings: Studies, seed: int, folder: Path, drops: Drops) -> Iterator[Study]:
+    """Drawn studies; images are written to the run folder."""
+    yield from draw(seed, settings.n or 1000, settings.image_size, folder, by_patient(settings, seed))
