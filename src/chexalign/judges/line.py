@@ -22,6 +22,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from chexalign.errors import RecipeError, WorkError
 from chexalign.judges import combine
+from chexalign.judges.cascade import MARGIN, Cascade
 from chexalign.judges.contract import Judge
 from chexalign.judges.registry import JUDGES, LC, Options
 
@@ -46,6 +47,15 @@ def _all_judges(make: Callable[..., Judge]) -> Callable[..., Judge]:
     return lambda line, *values: make(*(_one(line, v) for v in values))
 
 
+def _cascade(line: str, cheap: Terms | float, costly: Terms | float, margin: Terms | float = MARGIN) -> Judge:
+    if not isinstance(margin, float):
+        raise RecipeError(f"judge {line!r}: cascade(cheap, costly, margin) needs a number as its margin")
+    costly_judge = _one(line, costly)
+    plain = costly_judge.name.removeprefix(LC).partition("[")[0]
+    bounded = plain in JUDGES and JUDGES[plain].range == "0 to 1"
+    return Cascade(_one(line, cheap), costly_judge, margin, bounded)
+
+
 # name → (how it is written, fewest and most arguments, how it is made)
 FUNCTIONS: dict[str, tuple[str, int, int, Callable[..., Judge]]] = {
     "gate": ("gate(condition, judge)", 2, 2, _all_judges(combine.gate)),
@@ -53,6 +63,7 @@ FUNCTIONS: dict[str, tuple[str, int, int, Callable[..., Judge]]] = {
     "min": ("min(judge, judge, …)", 2, 99, _all_judges(combine.minimum)),
     "rank": ("rank(judge)", 1, 1, _all_judges(combine.rank)),
     "lc": ("lc(judge)", 1, 1, _all_judges(combine.length_controlled)),
+    "cascade": ("cascade(cheap, costly) or cascade(cheap, costly, margin)", 2, 3, _cascade),
 }
 
 

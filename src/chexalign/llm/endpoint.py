@@ -19,12 +19,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.message import Message
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from chexalign.errors import Abstain, RecipeError
 from chexalign.llm.breaker import Breaker
-from chexalign.llm.reply import Answer, Passing, Prompt, Reply, Unavailable, Usage, as_dicts
+from chexalign.llm.reply import Answer, Passing, Prompt, Reply, Unavailable, Usage, as_dicts, room_for
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 20.0  # seconds before the first and any later retry, ± half # our choice
 MOST_BYTES = 16 << 20  # of one answer
@@ -85,7 +85,8 @@ class LlmClient:
     concurrency: int = 8
     timeout: float = 120.0  # seconds for one answer
     retries: int = 4
-    max_tokens: int = 1024
+    max_tokens: int | Literal["auto"] = 1024  # auto: what the prompt leaves of `context_tokens` (reply.room_for)
+    context_tokens: int = 2048
     extra: dict[str, object] = field(default_factory=dict)
     breaker: Breaker = field(default_factory=Breaker)
     _chance: random.Random = field(default_factory=random.Random, repr=False)
@@ -147,8 +148,16 @@ class LlmClient:
     def _post(self, prompt: Prompt, tried: int) -> Reply:
         raw_text = isinstance(prompt, str)
         asked: dict[str, Any] = {"prompt": prompt} if isinstance(prompt, str) else {"messages": as_dicts(prompt)}
-        body = {"model": self.model, **asked, "max_tokens": self.max_tokens, "temperature": 0}
+        body = {"model": self.model, **asked, "max_tokens": self._room(prompt), "temperature": 0}
         return self._read(self.request("completions" if raw_text else "chat/completions", body), raw_text, tried)
+
+    def _room(self, prompt: Prompt) -> int:
+        if self.max_tokens != "auto":
+            return self.max_tokens
+        try:
+            return room_for(prompt, self.context_tokens)
+        except Abstain as reason:
+            raise _Failed(reason, kind="prompt") from None
 
     def request(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send one request, `extra` merged into it; the answer's JSON. For use inside `each`."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from chexalign.errors import Abstain, WorkError
 from chexalign.llm.reply import Answer, Prompt, Reply, Usage, as_dicts
@@ -19,8 +19,9 @@ class Local:
     model: str
     usage: Usage
     batch_size: int = 8
-    max_tokens: int = 1024
+    max_tokens: int | Literal["auto"] = 1024  # auto: what the prompt leaves of `context_tokens`
     download: bool = False
+    context_tokens: int = 2048
 
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
@@ -45,6 +46,7 @@ class Local:
     def __call__(self, prompts: Sequence[Prompt]) -> list[Answer]:
         ids = [self._tokens(p) for p in prompts]
         limit = getattr(self._parts[0].config, "max_position_embeddings", None) or 1 << 30
+        limit = min(limit, self.context_tokens) if self.max_tokens == "auto" else limit
         answers: dict[int, Answer] = {}
         for i, row in enumerate(ids):
             if len(row) + 1 > limit:
@@ -54,7 +56,13 @@ class Local:
             chosen = order[start : start + self.batch_size]
             room = limit - len(ids[chosen[-1]])
             answers |= dict(
-                zip(chosen, self._generate([ids[i] for i in chosen], min(self.max_tokens, room)), strict=True)
+                zip(
+                    chosen,
+                    self._generate(
+                        [ids[i] for i in chosen], room if self.max_tokens == "auto" else min(self.max_tokens, room)
+                    ),
+                    strict=True,
+                )
             )
         return [answers[i] for i in range(len(prompts))]
 

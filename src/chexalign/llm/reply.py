@@ -72,3 +72,24 @@ class Usage:
             f"{self.requests} requests ({self.retries} retries, {self.failed} prompts without an answer,"
             f" {self.remembered} remembered), {self.prompt_tokens} + {self.completion_tokens} tokens, {self.seconds:.1f} s"
         )
+
+
+BYTES_A_TOKEN = (
+    3  # fewer than any Llama or Qwen vocabulary needs for English: the estimate is an upper one # our choice
+)
+MARKERS = 32  # tokens of a chat template around the text # our choice
+LEAST_ROOM = 64  # tokens; no judge's answer is shorter # our choice
+
+
+def room_for(prompt: Prompt, context: int) -> int:
+    """Tokens that a prompt leaves for its answer in `context`, by an upper estimate of its own (bytes / 3).
+
+    Raises Abstain when fewer than 64 are left: the server would refuse the request or cut the answer.
+    """
+    text = prompt if isinstance(prompt, str) else "".join(part for _, part in prompt)
+    asked = -(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN) + MARKERS
+    if context - asked < LEAST_ROOM:
+        raise Abstain(
+            f"a prompt of up to {asked} tokens leaves no room for an answer in {context}; raise context_tokens"
+        )
+    return context - asked

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from chexalign.judges.contract import Judge
 
 REWARDS_SEE = frozenset({"group", "step"})  # what online training shows a judge beside the texts
-GROUPED = {"pairwise": frozenset({"group"})}  # judges that stage `score` shows all reports of a study at once
+
+
+def shown_by_score(line: str) -> frozenset[str]:
+    """What stage `score` shows the judge of a line beside the texts: a study's reports at once, where it makes use of them."""
+    return frozenset({"group"}) if line == "pairwise" or "cascade(" in line else frozenset()
 
 
 def judges_of(recipe: Recipe) -> dict[str, Judge]:
@@ -21,7 +25,7 @@ def judges_of(recipe: Recipe) -> dict[str, Judge]:
 
     watched = (recipe.train.watch.judge,) if recipe.train.online else ()
     found = {line: load_judge(line, recipe.judges) for line in sorted({*recipe.evaluate.judges, *watched})}
-    found |= {n: load_judge(n, recipe.judges, GROUPED.get(n, frozenset())) for n in sorted(recipe.score.judges)}
+    found |= {n: load_judge(n, recipe.judges, shown_by_score(n)) for n in sorted(recipe.score.judges)}
     return found | {line: load_judge(line, recipe.judges, REWARDS_SEE) for line in recipe.train.rewards}
 
 

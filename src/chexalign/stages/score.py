@@ -16,7 +16,7 @@ from chexalign.progress import progress, say
 from chexalign.recipe.recipe import Recipe
 from chexalign.records import Completion, Study, Verdict
 from chexalign.run.folder import Run, StageResult
-from chexalign.run.judges import GROUPED
+from chexalign.run.judges import shown_by_score
 from chexalign.run.task import reference
 
 BATCH = 256  # completions between two flushes to the disk
@@ -41,7 +41,7 @@ def judge_to(
     place = {name: i for i, name in enumerate(judges)}
     with progress(label, total, "verdicts", len(ledger.rows)) as ticker:
         for name in judges if not ledger.finished else ():
-            judge = load_judge(name, run.recipe.judges, GROUPED.get(name, frozenset()))
+            judge = load_judge(name, run.recipe.judges, shown_by_score(name))
             _same_version(ledger, judge.version, name)
             for batch in _batches([c for c in completions if (*c.key(), name) not in ledger], completions, judge):
                 rows = _verdicts(judge, name, batch, [studies[c.study_id] for c in batch], run.recipe)

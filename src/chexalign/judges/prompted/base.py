@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from chexalign.errors import Abstain, RecipeError
 from chexalign.judges import cache as disk
@@ -37,7 +37,8 @@ class LlmJudge:
     concurrency: int = 8  # requests at a time
     timeout: float = 120.0  # seconds for one answer; later is an abstention
     retries: int = 4  # after a lost connection, 429 or 5xx
-    max_tokens: int = 1024  # of one answer
+    max_tokens: int | Literal["auto"] = 1024  # of one answer; auto: what the prompt leaves of `context_tokens`
+    context_tokens: int = 2048  # tokens of prompt and answer together, for max_tokens auto; 2048 is GREEN's
     extra: dict[str, object] = field(default_factory=dict)  # more fields of the request, e.g. chat_template_kwargs
     batch_size: int = 8  # prompts in one forward pass, in process
     download: bool = False  # fetch `model` from the hub
@@ -52,10 +53,11 @@ class LlmJudge:
             ("concurrency", 1),
             ("retries", 0),
             ("max_tokens", 1),
+            ("context_tokens", 1),
             ("batch_size", 1),
             ("timeout", 1e-3),
         ):
-            if getattr(self, name) < least:
+            if getattr(self, name) != "auto" and getattr(self, name) < least:
                 raise RecipeError(f"{self.kind}: {name} is {getattr(self, name)}; it must be at least {least:g}")
         if self.url is not None:
             from chexalign.llm.endpoint import base_url
@@ -81,9 +83,10 @@ class LlmJudge:
     @property
     def llm_version(self) -> str:
         """What of the model can change a score. The address is not part of it, the options of the request are."""
+        length = f"auto of {self.context_tokens}" if self.max_tokens == "auto" else str(self.max_tokens)
         more = f", {json.dumps(self.extra, sort_keys=True)}" if self.extra else ""
         here = f" {fingerprint(self.model)}" if self.url is None and self.model and Path(self.model).is_dir() else ""
-        return f"model {self.model or self.model_name}{here}, {self.max_tokens} tokens, temperature 0{more}"
+        return f"model {self.model or self.model_name}{here}, {length} tokens, temperature 0{more}"
 
     @cached_property
     def _backend(self) -> Backend:
@@ -96,7 +99,7 @@ class LlmJudge:
         if self.url is None:
             from chexalign.llm.local import Local
 
-            return Local(self.model, self.usage, self.batch_size, self.max_tokens, self.download)
+            return Local(self.model, self.usage, self.batch_size, self.max_tokens, self.download, self.context_tokens)
         from chexalign.llm.endpoint import LlmClient
 
         return LlmClient(
@@ -108,6 +111,7 @@ class LlmJudge:
             timeout=self.timeout,
             retries=self.retries,
             max_tokens=self.max_tokens,
+            context_tokens=self.context_tokens,
             extra=self.extra,
         )
 
