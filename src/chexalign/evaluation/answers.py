@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from chexalign.labels import label_report
 from chexalign.labels import positive_set as positives
+from chexalign.labels.truth import study_labels
+from chexalign.records import Study
 
 WHICH = ("baseline", "aligned")
 
@@ -24,6 +27,7 @@ class Answers:
     texts: list[str]
     scores: dict[str, list[float | None]]  # judge → one score per study
     written: tuple[str | None, ...] = ()  # what was written, where `texts` is that without tags and markup
+    facts: tuple[Any, ...] = ()  # what the judge `facts` read in each report, where it was asked
     counts: Mapping[str, np.ndarray] = field(default_factory=dict)  # of labellers that are costly, (n, 3, 14) by family
 
     def words(self) -> list[float | None]:
@@ -36,6 +40,12 @@ def label_set(text: str) -> frozenset[str]:
     return positives(label_report(text))
 
 
-def is_abnormal(reference: str) -> bool:
-    """True when the reference report has a finding beyond devices: No Finding is not set."""
-    return "No Finding" not in label_set(reference)
+def truth_set(reference: str, study: Study) -> frozenset[str]:
+    """Positive labels of the reference report; of the source's labels where the study has no report."""
+    known = None if any(c.isalnum() for c in reference) else study_labels(study)
+    return label_set(reference) if known is None else positives(known)
+
+
+def is_abnormal(reference: str, study: Study | None = None) -> bool:
+    """True when the reference (see `truth_set`) has a finding beyond devices: No Finding is not set."""
+    return "No Finding" not in (label_set(reference) if study is None else truth_set(reference, study))

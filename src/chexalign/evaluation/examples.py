@@ -58,6 +58,7 @@ def _answer(found: Answers, i: int, reference: str) -> dict[str, Any]:
     return {
         "text": text,
         **({} if written is None else {"written": written}),
+        **({"facts": found.facts[i]} if found.facts and found.facts[i] else {}),
         "marks": marks(text, reference),
         "missing": sorted(label_set(reference) - label_set(text) - {"No Finding"}),
         "scores": {judge: values[i] for judge, values in found.scores.items()},

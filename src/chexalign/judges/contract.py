@@ -88,10 +88,14 @@ def without_judging(report: str, reference: str, worst: float = 0.0, reads: str 
         return Judgement(None, f"the reference is {_said(theirs.problem)}")
     if reads != ANY_LANGUAGE and theirs.language not in (None, reads):
         return Judgement(None, f"the reference is in {theirs.language}, and this judge reads {reads} alone")
+    return without_reading(report, worst, theirs.language if reads == ANY_LANGUAGE else reads)
+
+
+def without_reading(report: str, worst: float, wanted: str | None) -> Judgement | None:
+    """The answer to a report that is none, or not in the `wanted` language (None: any); None for all others."""
     ours = examine(report)
     if ours.problem:
         return unreadable_report(ours.problem, worst)
-    wanted = theirs.language if reads == ANY_LANGUAGE else reads
     if wanted is not None and ours.language not in (None, wanted):
         note = {"note": f"the report is in {ours.language}, not in {wanted}", "unreadable": "another language"}
         return Judgement(worst, details=note)

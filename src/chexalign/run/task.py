@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chexalign.judges.contract import is_blank
+from chexalign.labels.truth import study_labels
 from chexalign.recipe.recipe import Recipe
 from chexalign.records import Study
 
@@ -15,5 +16,10 @@ def reference(recipe: Recipe, study: Study) -> str:
 
 
 def missing_section(recipe: Recipe, study: Study) -> str | None:
-    """The first section that the task needs and the study does not have."""
+    """The first section that the task needs and the study does not have.
+
+    A test study whose source gives labels needs no report: it is evaluated against its labels, and is never trained on.
+    """
+    if recipe.task == "findings" and study.split == "test" and study_labels(study) is not None:
+        return None
     return next((name for name in NEEDS[recipe.task] if is_blank(getattr(study, name))), None)

@@ -16,7 +16,7 @@ from chexalign.evaluation.controls import (
     _with_other_images,
     image_donors,
 )
-from chexalign.evaluation.counting import chexbert_counts, counts_of, row_counts
+from chexalign.evaluation.counting import chexbert_counts, counts_of, facts_line, facts_read, gold_counts, row_counts
 from chexalign.evaluation.examples import write_examples
 from chexalign.evaluation.grounding import ground
 from chexalign.evaluation.warnings import warnings_for
@@ -141,15 +141,16 @@ def _judge(run: Run, key: tuple[str, str], studies: Sequence[Study], rows: Seque
     verdicts = judge_to(run, f"evaluation/{name}.verdicts.jsonl", rows, by_id, judges, f"judging {name}")
     by_judge = {j: [v.score for v in verdicts if v.judge == j] for j in judges}
     texts, truth = [r.text for r in rows], [reference(run.recipe, s) for s in studies]
-    counts = chexbert_counts(judges, run.recipe.judges, texts, truth)
-    return Answers(texts, by_judge, tuple(r.written for r in rows), counts)
+    counts = {**gold_counts(texts, truth, studies), **chexbert_counts(judges, run.recipe.judges, texts, truth)}
+    facts = tuple(facts_read(v.details) for v in verdicts if v.judge == facts_line(judges))
+    return Answers(texts, by_judge, tuple(r.written for r in rows), facts, counts)
 
 
 def _results(
     run: Run, studies: Sequence[Study], references: list[str], answers: dict[tuple[str, str], Answers]
 ) -> dict:
     settings, n = run.recipe.evaluate, len(studies)
-    abnormal = [i for i in range(n) if is_abnormal(references[i])]
+    abnormal = [i for i in range(n) if is_abnormal(references[i], studies[i])]
     hot = answers["baseline", "temperature_1"], answers["aligned", "temperature_1"]
     subsets = {"abnormal": block(*hot, references, abnormal, "temperature 1.0", settings)}
     if settings.greedy:
@@ -184,7 +185,7 @@ def _write_per_study(run: Run, studies: Sequence[Study], answers: dict[tuple[str
                     "policy": which,
                     "words": len(found.texts[i].split()),
                     "reference_words": len(told.split()),
-                    "abnormal": is_abnormal(told),
+                    "abnormal": is_abnormal(told, study),
                     "scores": {j: v[i] for j, v in found.scores.items()},
                     "counts": row_counts(counts, i),
                 }

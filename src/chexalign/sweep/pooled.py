@@ -8,7 +8,7 @@ from typing import Any
 from chexalign.evaluation.answers import Answers
 from chexalign.evaluation.blocks import block, finding_blocks, seed_values
 from chexalign.evaluation.controls import image_donors
-from chexalign.evaluation.counting import chexbert_counts
+from chexalign.evaluation.counting import chexbert_counts, gold_counts
 from chexalign.jsonl import read_json, read_records
 from chexalign.records import Completion, Study, Verdict
 from chexalign.run.folder import Run
@@ -54,6 +54,7 @@ def _answers(run: Run, which: str, decoding: str) -> Answers:
     texts = [row.text for row in read_records(run.path(f"{name}.jsonl"), Completion)]
     verdicts = read_records(run.path(f"{name}.verdicts.jsonl"), Verdict)
     judges = run.recipe.evaluate.judges
-    truth = [reference(run.recipe, s) for s in _studies(run)]
-    counts = chexbert_counts(judges, run.recipe.judges, texts, truth)
+    studies = _studies(run)
+    truth = [reference(run.recipe, s) for s in studies]
+    counts = {**gold_counts(texts, truth, studies), **chexbert_counts(judges, run.recipe.judges, texts, truth)}
     return Answers(texts, {j: [v.score for v in verdicts if v.judge == j] for j in judges}, counts=counts)

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any
+from typing import Any, Literal
 
-from chexalign.judges.contract import TextJudge
+from chexalign.judges.contract import Judge, TextJudge
 from chexalign.labels import FINDINGS, Mention, find_mentions, label_report, positive_set, tables
 from chexalign.labels.readability import ENGLISH
 
@@ -129,7 +129,12 @@ def compare_sets(report: frozenset[str], reference: frozenset[str]) -> tuple[flo
     return (2 * len(details["tp"]) / total if total else 1.0), details
 
 
-def chexpert_rule_f1() -> TextJudge:
+def chexpert_rule_f1(*, truth: Literal["report", "labels"] = "report") -> Judge:
+    """`truth: labels` compares with the labels of the study's source, in place of those of its report."""
+    if truth == "labels":
+        from chexalign.judges.findings.truth import LabelF1
+
+        return LabelF1()
     return TextJudge(
         "chexpert_rule_f1", f"1 uncertain=1 rules {tables.version()}", positive_findings, compare_sets, reads=ENGLISH
     )

@@ -23,25 +23,25 @@ from typing import Any, Literal
 
 from chexalign.errors import Abstain, RecipeError
 from chexalign.judges.columns import library_form
-from chexalign.judges.contract import ANY_LANGUAGE, Judgement, Studies, is_blank, same_length, without_judging
+from chexalign.judges.contract import (
+    ANY_LANGUAGE,
+    Judgement,
+    Studies,
+    is_blank,
+    same_length,
+    without_judging,
+    without_reading,
+)
+from chexalign.judges.findings.truth import UNASKED, truth_of
+from chexalign.judges.prompted import entailment
 from chexalign.judges.prompted.base import LlmJudge, abstained, fill, prompt_text
 from chexalign.judges.prompted.parsing import json_object, parse_failed
+from chexalign.judges.prompted.sheet import BY_NAME, STATUS, FactSheet, no_finding
 from chexalign.labels import LABELS, find_mentions, positive_set, sum_up, tables
 from chexalign.labels.readability import ENGLISH
 from chexalign.llm.reply import Reply, user
 
-STATUS = {"present": 1, "absent": 0, "uncertain": -1}
 _CLAUSE_END = re.compile(r"(?<=[.;:!?])\s+|\n+|,?\s+(?=(?:but|however|although|whereas|while)\b)", re.IGNORECASE)
-_BY_NAME = {label.lower(): label for label in LABELS}
-
-
-@dataclass(frozen=True)
-class FactSheet:
-    """What one text states: its facts with their labels, and the labels summed up (1, 0, -1; None where nothing is said)."""
-
-    facts: tuple[dict[str, Any], ...]
-    labels: Mapping[str, int | None]
-    cost: Mapping[str, Any]
 
 
 @dataclass(kw_only=True)
@@ -50,11 +50,17 @@ class Facts(LlmJudge):
     eps: float = 1e-8
     no_finding: bool = False  # count No Finding as a 14th label: a normal template then earns 1 on normal studies
     uncertain: Literal["positive", "negative"] = "positive"
+    truth: Literal["report", "labels"] = "report"  # labels: what the study's source knows, in place of its report
+    steps: Literal["one", "two"] = (
+        "one"  # of a language model: facts and labels in one answer, or facts and then entailment
+    )
 
     kind = "facts"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.steps == "two" and not self.has_model:
+            raise RecipeError("facts: steps two asks a language model twice; add model (and url), or remove steps")
         if self.beta <= 0 or self.eps < 0:
             raise RecipeError(f"facts: beta is {self.beta:g} and eps {self.eps:g}; beta must be above 0, eps not below")
 
@@ -64,17 +70,21 @@ class Facts(LlmJudge):
 
     @property
     def version(self) -> str:
-        how = (
-            f"prompt {prompt_text('facts.txt')[1]}, {self.llm_version}"
-            if self.has_model
-            else f"rules {tables.version()}"
-        )
+        how = f"{self._prompts}, {self.llm_version}" if self.has_model else f"rules {tables.version()}"
         labels = 14 if self.no_finding else 13
-        return f"1 beta {self.beta:g} eps {self.eps:g}, {labels} labels, uncertain {self.uncertain}, {how}"
+        against = ", truth labels" if self.truth == "labels" else ""
+        return f"1 beta {self.beta:g} eps {self.eps:g}, {labels} labels, uncertain {self.uncertain}{against}, {how}"
+
+    @property
+    def _prompts(self) -> str:
+        return f"prompt {prompt_text('facts.txt')[1]}" if self.steps == "one" else entailment.versions()
 
     @library_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
+        """Against the reports in `references`, or with `truth: labels` against the labels of `studies`."""
         same_length(reports, references)
+        if self.truth == "labels":
+            return self._against_labels(reports, studies)
         pairs = list(zip(reports, references, strict=True))
         reads = ANY_LANGUAGE if self.has_model else ENGLISH
         plain = [without_judging(*pair, reads=reads) for pair in pairs]
@@ -84,9 +94,28 @@ class Facts(LlmJudge):
         sheets = dict(zip(texts, self._read(texts), strict=True))
         return [answer or self._one(*pair, sheets) for pair, answer in zip(pairs, plain, strict=True)]
 
+    def _against_labels(self, reports: Sequence[str], studies: Studies) -> list[Judgement]:
+        if studies is None:
+            return [Judgement(None, UNASKED)] * len(reports)
+        wanted = None if self.has_model else ENGLISH
+        plain = [without_reading(report, 0.0, wanted) for report in reports]
+        texts = list(dict.fromkeys(r for r, answer in zip(reports, plain, strict=True) if answer is None))
+        sheets = dict(zip(texts, self._read(texts), strict=True))
+        found = []
+        for report, study, answer in zip(reports, studies, plain, strict=True):
+            try:
+                truth: Mapping[str, int | None] = truth_of(study)
+            except Abstain as reason:
+                found.append(Judgement(None, str(reason)))
+                continue
+            found.append(answer or self._judge(sheets[report], truth))
+        return found
+
     def _read(self, texts: Sequence[str]) -> list[FactSheet | Abstain]:
         if not self.has_model:
             return [read_by_rules(text) for text in texts]
+        if self.steps == "two":
+            return entailment.read_in_two(self, texts)
         template, _ = prompt_text("facts.txt")
         replies = self.ask([user(fill(template, REPORT=text.strip())) for text in texts])
         return [reply if isinstance(reply, Abstain) else read_reply(reply) for reply in replies]
@@ -95,9 +124,12 @@ class Facts(LlmJudge):
         said, truth = sheets[report], sheets[reference]
         if isinstance(truth, Abstain):
             return abstained(type(truth)(f"the reference: {truth}"))
+        return self._judge(said, truth.labels)
+
+    def _judge(self, said: FactSheet | Abstain, truth: Mapping[str, int | None]) -> Judgement:
         if isinstance(said, Abstain):
             return abstained(type(said)(f"the report: {said}"))
-        score, details = self.compare(said.labels, truth.labels)
+        score, details = self.compare(said.labels, truth)
         return Judgement(score, details={**details, "facts": list(said.facts), **said.cost})
 
     def compare(self, said: Mapping[str, int | None], truth: Mapping[str, int | None]) -> tuple[float, dict[str, Any]]:
@@ -151,9 +183,7 @@ def read_reply(reply: Reply) -> FactSheet | Abstain:
         for label, status in fact["labels"].items():
             statuses.setdefault(label, set()).add(STATUS[status])
     labels = {label: next((s for s in (1, -1, 0) if s in statuses.get(label, ())), None) for label in LABELS}
-    ill = any(labels[label] in (1, -1) for label in LABELS if label not in ("Support Devices", "No Finding"))
-    labels["No Finding"] = None if ill else 1
-    return FactSheet(tuple(facts), labels, reply.facts())
+    return FactSheet(tuple(facts), no_finding(labels), reply.facts())
 
 
 def _rows(answer: dict[str, Any]) -> list[Any]:
@@ -168,7 +198,7 @@ def _fact(row: Any) -> dict[str, Any]:
         raise parse_failed(f'a fact is not {{"fact": …, "labels": {{…}}}}: {str(row)[:60]!r}')
     labels = {}
     for name, status in row.get("labels", {}).items():
-        if str(name).lower() not in _BY_NAME or str(status).lower() not in STATUS:
+        if str(name).lower() not in BY_NAME or str(status).lower() not in STATUS:
             raise parse_failed(f"no such label or status: {str(name)[:40]!r}: {str(status)[:40]!r}")
-        labels[_BY_NAME[str(name).lower()]] = str(status).lower()
+        labels[BY_NAME[str(name).lower()]] = str(status).lower()
     return {"fact": row["fact"], "labels": labels}

@@ -30,6 +30,7 @@ class ExampleText:
     body: Markup
     missing: tuple[str, ...]
     scores: tuple[tuple[str, str], ...]
+    facts: tuple[tuple[str, str], ...]  # label and the facts that decide it, where the judge `facts` was asked
     written: str  # with the tags and the markup that were taken away; empty where there were none
 
 
@@ -161,13 +162,9 @@ def _example_text(title: str, part: Any) -> ExampleText:
     part = mapping(part)
     shown = ((wording.metric_name(k), _example_score(v)) for k, v in mapping(part.get("scores")).items())
     missing = tuple(str(label) for label in part.get("missing") or [])
-    return ExampleText(
-        title,
-        highlight(str(part.get("text") or ""), part.get("marks")),
-        missing,
-        tuple(shown),
-        str(part.get("written") or ""),
-    )
+    body, written = highlight(str(part.get("text") or ""), part.get("marks")), str(part.get("written") or "")
+    facts = tuple((str(label), "; ".join(map(str, said))) for label, said in mapping(part.get("facts")).items())
+    return ExampleText(title, body, missing, tuple(shown), facts, written)
 
 
 def _example_score(value: Any) -> str:
