@@ -9,6 +9,7 @@ import warnings
 import pytest
 
 from chexalign.errors import Abstain, RecipeError
+from chexalign.evaluation.counting import chexbert_counts
 from chexalign.judges import load
 from chexalign.judges.neural.radeval import (
     RaTEScore,
@@ -134,6 +135,16 @@ FAKE = {
             def __init__(self):
                 self._scorer = Scorer()
         """,
+    "metrics/f1chexbert.py": """
+        class Scorer:
+            TARGET_NAMES = ["Edema", "Pleural Effusion", "No Finding"]
+            def get_labels(self, texts, mode):
+                assert mode == "rrg"
+                return [[int("edema" in t), int("effusion" in t), int("normal" in t)] for t in texts]
+        class Metric:
+            def __init__(self):
+                self._scorer = Scorer()
+        """,
     "metrics/srrbert.py": """
         def srr_bert_parse_sentences(text):
             return [s for s in text.split(".") if s.strip()] or ["."]
@@ -243,6 +254,14 @@ def test_srrbert_merges_the_labels_of_sentences(fake):
     judge = srrbert()
     assert scores(judge, ["Edema. No edema."], ["Edema."]) == [pytest.approx(2 / 3)]
     assert judge.score(["Edema."], ["Clear."])[0].error == "SRR-BERT finds no label in the reference"
+
+
+def test_chexbert_labels_come_as_names_and_reach_the_corpus_counts(fake):
+    reports, references = ["edema effusion", "normal"], ["edema", "normal"]
+    assert scores(load("radeval_chexbert"), reports, references) == [pytest.approx(2 / 3), 1]
+    assert scores(load("radeval_chexbert[14]"), ["normal"], ["edema"]) == [0]
+    counts = chexbert_counts(["lc_radeval_chexbert"], {}, reports, references)["chexbert"]
+    assert counts.sum(0).sum(-1).tolist() == [2, 1, 0]  # edema and No Finding right, one effusion too many
 
 
 def test_without_radeval_one_line_says_what_to_do(monkeypatch):

@@ -19,7 +19,7 @@ from chexalign.judges.registry import Options
 from chexalign.labels import positive_set
 from chexalign.records import Study
 
-LABELLER = "chexbert_f1"  # the judge whose labels are counted beside the rules'
+LABELLERS = ("chexbert_f1", "radeval_chexbert")  # judges whose labels are counted beside the rules'
 
 
 def counts_of(answers: Answers, references: Sequence[str]) -> dict[str, np.ndarray]:
@@ -49,17 +49,22 @@ def chexbert_counts(
 
     Uncertain counts as positive, as in CheXbert's report-generation mode; a text that cannot be read has no labels.
     """
-    if not any(split_name(name)[0] == LABELLER for line in judges for name in leaf_names(line)):
+    named = {split_name(name)[0] for line in judges for name in leaf_names(line)}
+    labeller = next((name for name in LABELLERS if name in named), None)
+    if labeller is None:
         return {}
-    judge = from_recipe(LABELLER, options)
+    judge = from_recipe(labeller, options)
     assert isinstance(judge, TextJudge)
     rows = judge.features([*reports, *references])
     sets = {text: _positives(row) for text, row in rows.items()}
     return {CHEXBERT: label_counts([sets[t] for t in reports], [sets[t] for t in references])}
 
 
-def _positives(row: Mapping[str, int | None] | Abstain) -> frozenset[str]:
-    return frozenset() if isinstance(row, Abstain) else positive_set(row)
+def _positives(row: Mapping[str, int | None] | Sequence[str] | Abstain) -> frozenset[str]:
+    """The positive labels of what a labeller gives for a text: statuses by label, or the names themselves."""
+    if isinstance(row, Abstain):
+        return frozenset()
+    return positive_set(row) if isinstance(row, Mapping) else frozenset(row)
 
 
 def row_counts(counts: Mapping[str, np.ndarray], i: int) -> dict[str, Any]:

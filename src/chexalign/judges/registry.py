@@ -215,6 +215,14 @@ JUDGES: dict[str, JudgeEntry] = {
         blind_to="relations between entities; side and size where their embeddings are near",
         missing="neural.radeval:missing",
     ),
+    "radeval_chexbert": JudgeEntry(
+        where="neural.radeval:chexbert",
+        description="CheXbert F1 with RadEval's weights; [14] with No Finding, [5] for its five",
+        cost="2 ms per new text on a GPU (published)",
+        needs="RadEval 2.2 with its weights",
+        blind_to="side, zone, size, doubt, repetition, findings outside the 13",
+        missing="neural.radeval:missing",
+    ),
     "radeval_srrbert": JudgeEntry(
         reads="English",
         where="neural.radeval:srrbert",

@@ -19,6 +19,7 @@ from chexalign.judges.cache import cached_scores, open_store, remembered
 from chexalign.judges.columns import library_form
 from chexalign.judges.contract import Judgement, Studies, TextJudge, same_length, without_judging
 from chexalign.judges.neural.radeval_process import Worker
+from chexalign.labels.f1 import LABEL_SETS
 from chexalign.labels.readability import ENGLISH
 
 AT_ONCE = 32  # texts or pairs in one request
@@ -62,6 +63,14 @@ def compare_graphs(report: Mapping[str, Any], reference: Mapping[str, Any], leve
     return levels[level], {**levels, "entities": len(report), "reference_entities": len(reference)}
 
 
+def compare_chexbert(report: Sequence[str], reference: Sequence[str], labels: str) -> tuple[float, dict[str, Any]]:
+    """F1 of the positive labels among CheXbert's 14, 13 or 5; 1 when neither side has any, as in `chexbert_f1`."""
+    kept = set(LABEL_SETS[labels])
+    ours, theirs = kept & set(report), kept & set(reference)
+    details = {"tp": sorted(ours & theirs), "fp": sorted(ours - theirs), "fn": sorted(theirs - ours)}
+    return set_f1(frozenset(ours), frozenset(theirs)) if ours or theirs else 1.0, details
+
+
 def compare_labels(report: Sequence[str], reference: Sequence[str]) -> tuple[float, dict[str, Any]]:
     """F1 of two label sets. RadEval's own per-sample value is |A∩B| / |A∪B|, which is not F1; it is in the details."""
     ours, theirs = frozenset(report), frozenset(reference)
@@ -101,6 +110,21 @@ def srrbert(
     """F1 of SRR-BERT's leaf labels with statuses, per report."""
     worker = Worker("srrbert", python, download, timeout)
     return _text_judge("radeval_srrbert", "srrbert", compare_labels, "1 leaves with statuses", worker, cache)
+
+
+def chexbert(
+    *,
+    variant: Literal["13", "14", "5"] = "13",
+    python: Path | None = None,
+    download: bool = False,
+    timeout: float = 60.0,
+    cache: str | None = None,
+) -> TextJudge:
+    """The same as `chexbert_f1`, with RadEval's copy of the weights."""
+    worker = Worker("f1chexbert", python, download, timeout)
+    name = "radeval_chexbert" if variant == "13" else f"radeval_chexbert[{variant}]"
+    compare = functools.partial(compare_chexbert, labels=variant)
+    return _text_judge(name, "f1chexbert", compare, f"1 labels={variant} uncertain=positive", worker, cache)
 
 
 class RaTEScore:

@@ -1,6 +1,6 @@
 """The other side of radeval.py: a process of its own, under any Python that has `radeval`. Standard library only.
 
-    python -P radeval_worker.py {radgraph|ratescore|srrbert} [--download]
+    python -P radeval_worker.py {radgraph|ratescore|srrbert|f1chexbert} [--download]
 
 One JSON object per line. It says {"ready": version} or {"fatal": why}, then answers {"texts": […]} with features and
 {"reports": […], "references": […]} with scores, as {"rows": [{"value": …} | {"error": why}, …]}. RadEval's side effects
@@ -101,7 +101,14 @@ def ratescore(metric: Any, reports: list[str], references: list[str]) -> list[di
     return rows
 
 
-READERS = {"radgraph": radgraph, "srrbert": srrbert}
+def f1chexbert(metric: Any, texts: list[str]) -> list[dict[str, Any]]:
+    """Text → the names of its positive labels among the 14, uncertain counted as positive (CheXbert's mode "rrg")."""
+    names = metric._scorer.TARGET_NAMES
+    rows = metric._scorer.get_labels(texts, mode="rrg")
+    return [{"value": [name for name, there in zip(names, row, strict=True) if there]} for row in rows]
+
+
+READERS = {"radgraph": radgraph, "srrbert": srrbert, "f1chexbert": f1chexbert}
 JUDGES = {"ratescore": ratescore}
 
 
