@@ -8,15 +8,15 @@ from typing import Any
 from chexalign.labels import LABELS
 from chexalign.records import Study
 
-SETS = ("gold", "chexpert")  # keys of Study.labels that hold labels by name, the first there is taken
+SETS = ("gold", "chexpert", "chexbert")  # keys of Study.labels that hold labels by name, the first there is taken
 STATUSES = {1.0: 1, 0.0: 0, -1.0: -1}
 
 
 def study_labels(study: Study) -> dict[str, int | None] | None:
     """One status per label (1, 0, -1; None where nothing is known), or None for a study without labels.
 
-    They lie in `labels.gold`, in `labels.chexpert`, or in `labels` itself. No Finding, where it is not given, is 1 when no
-    label but Support Devices is 1 or -1. Raises ValueError for a status that is no 1, 0, -1 or empty value.
+    They lie in `labels.gold`, `labels.chexpert` or `labels.chexbert`, or in `labels` itself. No Finding, where it is not
+    given, is 1 when no label but Support Devices is 1 or -1. Raises ValueError for a status that is no 1, 0, -1 or empty value.
     """
     rows = [study.labels.get(name) for name in SETS]
     known = next((row for row in rows if isinstance(row, Mapping) and row), study.labels)
