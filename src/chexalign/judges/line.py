@@ -13,6 +13,7 @@ import ast
 import difflib
 import functools
 import inspect
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ from chexalign.judges.registry import JUDGES, LC, Options
 
 _NAME = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*(?:\[[^\[\]]*\])?")  # a judge, with its variant, or a function
 LARGEST = 1e9  # a weight beyond it is a slip of the pen # our choice
+DEEPEST = 10  # brackets within brackets; our choice
 Terms = list[tuple[float, Judge]]
 
 
@@ -67,9 +69,17 @@ FUNCTIONS: dict[str, tuple[str, int, int, Callable[..., Judge]]] = {
 }
 
 
+def _depth(line: str) -> int:
+    """How many brackets are open at most."""
+    opened = itertools.accumulate((c == "(") - (c == ")") for c in line)
+    return max(opened, default=0)
+
+
 def parse(line: str, options: Options) -> Judge:
     """The judge that a line names. Raises RecipeError with what is wrong and the nearest right name."""
     names: list[str] = []
+    if _depth(line) > DEEPEST:
+        raise RecipeError(f"judge {line[:60]!r}…: it cannot be read, its brackets are nested more than {DEEPEST} deep")
 
     def stand_in(match: re.Match[str]) -> str:
         names.append(match[0])

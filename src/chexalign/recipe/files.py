@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import difflib
-import re
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
-from chexalign.errors import RecipeError
+from chexalign.errors import RecipeError, printable
 from chexalign.recipe.base import Section
 from chexalign.recipe.engine import ENGINE_NAMES, Engine
 from chexalign.recipe.preference import Dpo
 from chexalign.recipe.recipe import Recipe
+from chexalign.recipe.text import parse_yaml, read_text, told
 from chexalign.recipe.train import ALGORITHM_NAMES, Algorithm
 
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 5e-7 as text; this one reads it as the number it is. A key given twice is an error."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(k, deep=True) for k, _ in node.value]
-        if twice := {str(k) for k in keys if keys.count(k) > 1}:
-            raise yaml.constructor.ConstructorError(None, None, f"key given twice: {', '.join(twice)}", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def parse_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)
+SHOWN = 200  # characters of a wrong value
 
 
 def recipe_folders() -> list[Path]:
@@ -65,9 +48,9 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None, quick: bo
     """Read a recipe, apply its quick form and `key=value` overrides, and check it. Raises RecipeError in one line."""
     path = find_recipe(name_or_path)
     try:
-        raw = parse_yaml(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: {' '.join(str(error).split())}") from error
+        raw = parse_yaml(read_text(path))
+    except (yaml.YAMLError, ValueError) as error:
+        raise RecipeError(f"{path}: {told(error)}") from error
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of sections, not {type(raw).__name__}")
     if quick and not raw.get("quick"):
@@ -80,8 +63,8 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None, quick: bo
             raise RecipeError(f"{text!r}: overrides are written key=value, for example sample.n=2")
         try:
             _assign(raw, key.strip(), parse_yaml(value), path)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{text!r}: {' '.join(str(error).split())}") from error
+        except (yaml.YAMLError, ValueError) as error:
+            raise RecipeError(f"{printable(text)!r}: {told(error)}") from error
     return build_recipe(raw, str(path))
 
 
@@ -125,7 +108,7 @@ def _explain(error: ValidationError) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not dotted or isinstance(problem["input"], dict):  # a whole section would drown its message
         return f"{dotted}: {message}" if dotted else message
-    return f"{dotted}: {message} (got {problem['input']!r})"
+    return f"{dotted}: {message} (got {printable(repr(problem['input']), SHOWN)})"
 
 
 def _fields_at(loc: tuple[Any, ...]) -> list[str]:

@@ -9,18 +9,21 @@ from pydantic import Field, field_validator, model_validator
 
 from chexalign.recipe.base import Count, Section
 
+Side = Annotated[int, Field(ge=1, le=4096)]  # a built-in model is a small one; our choice
+Layers = Annotated[int, Field(ge=1, le=64)]
+
 
 class TinyPolicy(Section):
     """Shape of the built-in policy: SigLIP tower, MLP projector, Llama decoder (CheXagent-2's shape in miniature)."""
 
-    image_size: Count = 96
+    image_size: Side = 96
     patch_size: Count = 16
-    tower_width: Count = 160
-    tower_layers: Count = 3
-    width: Count = 160
-    layers: Count = 3
+    tower_width: Side = 160
+    tower_layers: Layers = 3
+    width: Side = 160
+    layers: Layers = 3
     heads: Count = 4
-    vocabulary: Count = 1024
+    vocabulary: Annotated[int, Field(ge=1, le=100_000)] = 1024
 
     @model_validator(mode="after")
     def _divisible(self) -> TinyPolicy:
@@ -54,9 +57,12 @@ class PolicySection(Section):
     @field_validator("prompt")
     @classmethod
     def _known_fields(cls, value: str) -> str:
-        wrong = {name for _, name, _, _ in Formatter().parse(value) if name is not None} - set(PROMPT_FIELDS)
+        parts = list(Formatter().parse(value))
+        wrong = {name for _, name, _, _ in parts if name is not None} - set(PROMPT_FIELDS)
         if wrong:
             raise ValueError(f"no field {sorted(wrong)}; there are {', '.join(f'{{{n}}}' for n in PROMPT_FIELDS)}")
+        if any(form or turned for _, _, form, turned in parts):
+            raise ValueError("a field stands alone in its braces: {indication}, without `:` or `!`")
         return value
 
 

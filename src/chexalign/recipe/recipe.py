@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, field_validator, model_validator
 
-from chexalign.recipe.base import Count, Rate, Section
+from chexalign.recipe.base import Count, Rate, Section, Seed
 from chexalign.recipe.engine import Engine, InProcess, refuse_endpoint
 from chexalign.recipe.policy import Lora, PolicySection
 from chexalign.recipe.preference import Pairs
@@ -61,9 +61,9 @@ class ReportSection(Section):
 
 
 class Recipe(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     task: Literal["findings", "impression"] = "findings"  # what is written; an impression is written from the findings
-    seed: int = 0
+    seed: Seed = 0
     run_dir: Path | None = None  # runs/<name> under the current folder when absent
     studies: Studies
     policy: PolicySection = PolicySection()
@@ -81,6 +81,18 @@ class Recipe(Section):
     @property
     def training_seed(self) -> int:
         return self.seed if self.train.seed is None else self.train.seed
+
+    @field_validator("run_dir")
+    @classmethod
+    def _is_a_folder(cls, value: Path | None) -> Path | None:
+        """A name that a folder can have, and no file in its way."""
+        if value is None:
+            return None
+        if "\0" in str(value) or any(len(part.encode()) > 255 for part in value.parts) or len(str(value)) > 2000:
+            raise ValueError("no folder can be called so")
+        if taken := next((p for p in (value, *value.parents) if p.exists() and not p.is_dir()), None):
+            raise ValueError(f"{taken} is a file; name a folder")
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from chexalign.recipe.base import Count, Section
+from chexalign.recipe.base import Count, Section, Seed
 
 
 class Sweep(Section):
@@ -14,7 +14,7 @@ class Sweep(Section):
     multiplies out, `name` is what tables call it. A name in place of a row stands for the rows of a built-in grid."""
 
     grid: tuple[str | dict[str, Any], ...] = ("table7",)
-    seeds: tuple[int, ...] = ()  # train every row once per seed; once, with the recipe's, when absent
+    seeds: tuple[Seed, ...] = ()  # train every row once per seed; once, with the recipe's, when absent
     select: str | None = (
         None  # judge whose mean on the validation split picks; the pairs', length-controlled, when absent
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from chexalign.recipe.base import Count, Rate, Section, Share
+from chexalign.recipe.base import Count, Rate, Section, Seed, Share
 from chexalign.recipe.online import Grpo, OnlineAlgorithm, OnlineDpo, OnlineKto, OraPo, Rollout, Valor, Watch
 from chexalign.recipe.policy import Lora
 from chexalign.recipe.preference import Dpo, Ipo, Kto, LcDpo, Orpo, Sft
@@ -32,7 +32,7 @@ class Train(Section):
     reward: str | None = None  # a judge or a line of judges; online algorithms alone, which need no pairs
     rollout: Rollout = Rollout()  # online algorithms alone
     watch: Watch = Watch()  # online algorithms alone
-    seed: int | None = None  # of training alone; the recipe's when absent
+    seed: Seed | None = None  # of training alone; the recipe's when absent
     epochs: Count = 1
     lr: Rate = 1e-6
     batch_size: Count = 32  # pairs per optimizer step
