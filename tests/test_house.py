@@ -12,7 +12,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 OURS = "chexalign"
 # The floors of the house from the bottom up: a room may import its own floor's room (itself) and what lies on lower floors.
 FLOORS = (
-    {"errors", "records", "versions", "stats", "losses", "cleaning"},
+    {"errors", "records", "results", "versions", "stats", "losses", "cleaning"},
     {"processes", "corpus"},
     {"jsonl", "progress"},
     {"recipe", "labels", "llm"},
@@ -28,12 +28,13 @@ FLOORS = (
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 MAY_IMPORT = {  # rooms that may import less than all that lies below them
     "records": set(),
+    "results": set(),
     "errors": set(),
     "cleaning": {"cleaning"},
     "losses": {"losses"},
     "stats": set(),
     "corpus": {"stats"},
-    "report": {"report", "errors", "records", "stats", "corpus", "data"},
+    "report": {"report", "errors", "records", "results", "stats", "corpus", "data"},
     "recipe": {"recipe", "errors"},
     "labels": {"labels", "cleaning", "errors", "records"},
     "llm": {"llm", "errors"},

@@ -9,7 +9,9 @@ from pathlib import Path
 import chexalign
 
 SOURCE = Path(chexalign.__file__).parent
-ALLOWED = tuple(f"chexalign.{room}" for room in ("errors", "records", "stats", "corpus", "data.SOURCES", "report"))
+ALLOWED = tuple(
+    f"chexalign.{room}" for room in ("errors", "records", "results", "stats", "corpus", "data.SOURCES", "report")
+)
 
 
 def imports(path: Path) -> set[str]:

@@ -7,6 +7,7 @@ from test_report_page import Page
 
 from chexalign.report.run.page import write_page
 from chexalign.report.run.stages import stage_tables
+from chexalign.results import Results
 
 
 def cell(mean, low, high):
@@ -20,7 +21,7 @@ def block(before, after, change):
 def test_all_policies_stand_side_by_side_with_each_stages_own_change():
     sft, middle, last = cell(0.5, 0.45, 0.55), cell(0.6, 0.55, 0.65), cell(0.58, 0.5, 0.6)
     one, two = block(sft, middle, cell(0.1, 0.05, 0.15)), block(middle, last, cell(-0.02, -0.06, 0.02))
-    (table,) = stage_tables({"subsets": {"abnormal": one, "stage_1": one, "stage_2": two}})
+    (table,) = stage_tables(Results.from_dict({"subsets": {"abnormal": one, "stage_1": one, "stage_2": two}}))
     assert table.title == "Stage by stage, temperature 1"
     assert (table.policies, table.steps) == (
         ("Baseline", "After stage 1", "Aligned"),
@@ -29,7 +30,8 @@ def test_all_policies_stand_side_by_side_with_each_stages_own_change():
     (row,) = table.rows
     assert [v.mean for v in row.values] == [".500", ".600", ".580"]
     assert [(c.difference.mean, c.meaning) for c in row.changes] == [("+.100", "up"), ("−.020", "no measurable change")]
-    assert stage_tables({"subsets": {"abnormal": one}}) == [] and stage_tables({}) == []
+    alone = Results.from_dict({"subsets": {"abnormal": one}})
+    assert stage_tables(alone) == [] and stage_tables(Results.from_dict({})) == []
 
 
 def test_the_page_shows_the_table_and_where_stages_and_clinical_rewards_begin(tmp_path):

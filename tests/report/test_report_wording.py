@@ -8,6 +8,7 @@ import pytest
 
 from chexalign.report import wording
 from chexalign.report.wording import Cell
+from chexalign.results import Block
 
 
 @pytest.mark.parametrize(
@@ -60,11 +61,11 @@ def test_verdict(low: float, high: float, outcome: str) -> None:
     assert wording.verdict(Cell(0.1)) == "unknown"
 
 
-def results(before: float | None, after: float | None, change: tuple[Any, Any, Any], **more: Any) -> dict[str, Any]:
+def results(before: float | None, after: float | None, change: tuple[Any, Any, Any], **more: Any) -> Block:
     mean, low, high = change
     difference = {"mean": mean, "low": low, "high": high, "n": 400, **more}
     sides = {"baseline": {"finding_f1": {"mean": before}}, "aligned": {"finding_f1": {"mean": after}}}
-    return {"n_studies": 400, "level": 0.9, **sides, "difference": {"finding_f1": difference}}
+    return Block(**sides, difference={"finding_f1": difference}, n_studies=400)
 
 
 @pytest.mark.parametrize(
@@ -97,11 +98,11 @@ def results(before: float | None, after: float | None, change: tuple[Any, Any, A
         ),
     ],
 )
-def test_headline(given: dict[str, Any], sentence: str) -> None:
-    assert wording.headline("finding_f1", given).replace("\u202f", " ") == sentence
+def test_headline(given: Block, sentence: str) -> None:
+    assert wording.headline("finding_f1", given, 0.9).replace("\u202f", " ") == sentence
 
 
 def test_headline_without_anything() -> None:
-    assert wording.headline("finding_f1", {}).startswith(
+    assert wording.headline("finding_f1", Block()).startswith(
         "On the held-out studies the finding F1 of the two models could not"
     )

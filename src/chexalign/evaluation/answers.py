@@ -1,11 +1,11 @@
-"""What one policy wrote on the evaluated studies, and how it was scored."""
+"""What the policies wrote on the evaluated studies, and how it was scored."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,9 +15,16 @@ from chexalign.labels.truth import study_labels
 from chexalign.records import Study
 
 WHICH = ("baseline", "aligned")
-
+DECODINGS = {"temperature_1": "temperature 1.0", "greedy": "greedy", "shuffled": "temperature 1.0"}  # name → in words
 
 SEED = 0  # of the bootstrap: the same resamples for every metric, so that cells can be compared
+
+
+class Decoded(NamedTuple):
+    """Which policy wrote, and how it decoded: the name of one set of reports."""
+
+    policy: str  # baseline, aligned, untuned, stage_1 …
+    decoding: str  # temperature_1, greedy, shuffled: with other studies' images
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,33 @@ class Answers:
 
     def words(self) -> list[float | None]:
         return [float(len(t.split())) for t in self.texts]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The evaluated studies with their references, and the answers of every policy and decoding, all in one order."""
+
+    studies: Sequence[Study]
+    references: Sequence[str]
+    answers: Mapping[Decoded, Answers]
+
+    def has(self, policy: str, decoding: str) -> bool:
+        return Decoded(policy, decoding) in self.answers
+
+    def of(self, policy: str, decoding: str) -> Answers:
+        return self.answers[Decoded(policy, decoding)]
+
+    def pair(self, decoding: str, before: str = "baseline", after: str = "aligned") -> tuple[Answers, Answers]:
+        return self.of(before, decoding), self.of(after, decoding)
+
+    def everyone(self) -> range:
+        """The indices of all studies."""
+        return range(len(self.studies))
+
+    def abnormal(self) -> list[int]:
+        """The indices of the studies whose reference has a finding."""
+        pairs = zip(self.references, self.studies, strict=True)
+        return [i for i, (reference, study) in enumerate(pairs) if is_abnormal(reference, study)]
 
 
 @functools.lru_cache(maxsize=100_000)

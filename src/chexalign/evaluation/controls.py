@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from chexalign import stats
-from chexalign.evaluation.answers import SEED, WHICH, Answers, is_abnormal
+from chexalign.evaluation.answers import SEED, WHICH, Evaluated
 from chexalign.judges import from_recipe as load_judge
 from chexalign.judges.registry import JUDGES
-from chexalign.policies.presets import most_images
 from chexalign.policies.prompt import Prompt
+from chexalign.recipe.recipe import Evaluate, Recipe
 from chexalign.records import Study
-from chexalign.run.folder import Run
+from chexalign.results import ShuffledControl, TemplateControl
 from chexalign.run.task import reference
 
-TEMPLATE_CANDIDATES = 60  # training reports among which the best fixed report is sought
+TEMPLATE_CANDIDATES = 60  # training reports among which the best fixed report is sought # our choice
 
 
-def image_donors(run: Run, studies: Sequence[Study]) -> list[int]:
+def image_donors(studies: Sequence[Study], max_images: int) -> list[int]:
     """For each study another one with as many images, about half the list away; itself where there is no other."""
     groups: dict[int, list[int]] = {}
-    most = most_images(run.recipe)
     for i, study in enumerate(studies):
-        groups.setdefault(len(study.images[:most]), []).append(i)
+        groups.setdefault(len(study.images[:max_images]), []).append(i)
     donors = list(range(len(studies)))
     for members in groups.values():
         shift = max(1, len(members) // 2)
@@ -32,62 +32,64 @@ def image_donors(run: Run, studies: Sequence[Study]) -> list[int]:
     return donors
 
 
-def _with_other_images(prompts: Sequence[Prompt], donors: Sequence[int]) -> list[Prompt]:
+def with_other_images(prompts: Sequence[Prompt], donors: Sequence[int]) -> list[Prompt]:
+    """The prompts, each with the images of its donor's: (n,), (n,) → (n,)."""
     return [Prompt(p.text, prompts[d].images, p.root) for p, d in zip(prompts, donors, strict=True)]
 
 
-def _cells(run: Run, scores: dict[str, list[float | None]]) -> dict[str, Any]:
-    settings = run.recipe.evaluate
+def _cells(scores: dict[str, list[float | None]], settings: Evaluate) -> dict[str, Any]:
     return {j: stats.mean_cell(v, settings.bootstrap, SEED, settings.level) for j, v in scores.items()}
 
 
-def _shuffled_control(run: Run, answers: dict[tuple[str, str], Answers], donors: Sequence[int]) -> dict[str, Any]:
+def shuffled_control(evaluated: Evaluated, donors: Sequence[int], settings: Evaluate) -> ShuffledControl:
     """The aligned policy with other studies' images, how much the right ones add to its scores (`difference`), and to
     its gain over the baseline (`gain`); both paired, right − shuffled. The rest of the gain is language prior.
 
     A study that had to keep its own images counts as abstained.
     """
-    settings = run.recipe.evaluate
-    before, real = (answers[w, "temperature_1"].scores for w in WHICH)
-    start, blind = (
+    baseline, aligned = (evaluated.of(which, "temperature_1").scores for which in WHICH)
+    baseline_shuffled, aligned_shuffled = (
         {j: [v if donors[i] != i else None for i, v in enumerate(values)] for j, values in scores.items()}
-        for scores in (answers[w, "shuffled"].scores for w in WHICH)
+        for scores in (evaluated.of(which, "shuffled").scores for which in WHICH)
     )
     boot = (settings.bootstrap, SEED, settings.level)
-    return {
-        "scores": _cells(run, blind),
-        "difference": {j: stats.paired_difference(blind[j], real[j], *boot) for j in settings.judges},
-        "gain": {
-            j: stats.paired_difference(stats.change(start[j], blind[j]), stats.change(before[j], real[j]), *boot)
-            for j in settings.judges
-        },
-    }
+    gain = {}
+    for j in settings.judges:
+        without_images = stats.change(baseline_shuffled[j], aligned_shuffled[j])
+        gain[j] = stats.paired_difference(without_images, stats.change(baseline[j], aligned[j]), *boot)
+    return ShuffledControl(
+        scores=_cells(aligned_shuffled, settings),
+        difference={j: stats.paired_difference(aligned_shuffled[j], aligned[j], *boot) for j in settings.judges},
+        gain=gain,
+    )
 
 
-def _template_control(run: Run, everyone: Sequence[Study], studies: Sequence[Study]) -> dict[str, Any]:
+def template_control(recipe: Recipe, train: Sequence[Study], evaluated: Evaluated) -> TemplateControl:
     """The best fixed report: of 60 training reports, the one that agrees most with the others.
 
     Agreement is by the first headline judge that needs nothing: 3,600 comparisons are too many for a language model.
     """
-    written = {reference(run.recipe, s): s for s in everyone if s.split == "train"}
-    candidates = sorted(written)[:: -(-len(written) // TEMPLATE_CANDIDATES)]
-    pool = [written[t] for t in candidates]
-    references = [reference(run.recipe, s) for s in studies]
-    cheap = (h for h in run.recipe.evaluate.headline if h in JUDGES and JUDGES[h].needs == "nothing")
-    judge = load_judge(next(cheap, "chexpert_rule_f1"), run.recipe.judges)
+    settings, studies, references = recipe.evaluate, evaluated.studies, evaluated.references
+    by_report = {reference(recipe, s): s for s in train}
+    step = math.ceil(len(by_report) / TEMPLATE_CANDIDATES)
+    candidates = sorted(by_report)[::step]
+    candidate_studies = [by_report[text] for text in candidates]
+    cheap = (h for h in settings.headline if h in JUDGES and JUDGES[h].needs == "nothing")
+    judge = load_judge(next(cheap, "chexpert_rule_f1"), recipe.judges)
 
     def agreement(text: str) -> float:
-        scores = [a.score for a in judge.score([text] * len(pool), candidates, pool) if a.score is not None]
+        answers = judge.score([text] * len(candidates), candidates, candidate_studies)
+        scores = [a.score for a in answers if a.score is not None]
         return sum(scores) / max(1, len(scores))
 
     text = max(candidates, key=agreement)
     scores = {
-        name: [a.score for a in load_judge(name, run.recipe.judges).score([text] * len(studies), references, studies)]
-        for name in run.recipe.evaluate.judges
+        name: [a.score for a in load_judge(name, recipe.judges).score([text] * len(studies), references, studies)]
+        for name in settings.judges
     }
-    abnormal = [i for i, r in enumerate(references) if is_abnormal(r)]
-    return {
-        "text": text,
-        "scores": _cells(run, scores),
-        "abnormal_scores": _cells(run, {k: [v[i] for i in abnormal] for k, v in scores.items()}),
-    }
+    abnormal = evaluated.abnormal()
+    return TemplateControl(
+        text=text,
+        scores=_cells(scores, settings),
+        abnormal_scores=_cells({k: [v[i] for i in abnormal] for k, v in scores.items()}, settings),
+    )

@@ -7,27 +7,26 @@ from collections.abc import Sequence
 from typing import Any
 
 from chexalign.data.images import load_image
-from chexalign.evaluation.answers import Answers, is_abnormal, label_set
+from chexalign.evaluation.answers import WHICH, Answers, Evaluated, is_abnormal, label_set
 from chexalign.jsonl import atomic_write, write_json
 from chexalign.labels import Mention, find_mentions
 from chexalign.policies.presets import most_images
 from chexalign.records import Study
 from chexalign.run.folder import Run
 from chexalign.run.studies import image_root
-from chexalign.run.task import reference
 
 THUMBNAIL = 320  # pixels, longest side
 SIDES = {"left": ("left",), "right": ("right",), "bilateral": ("left", "right")}
 
 
-def write_examples(run: Run, studies: Sequence[Study], answers: dict[tuple[str, str], Answers]) -> None:
+def write_examples(run: Run, evaluated: Evaluated) -> None:
     """examples.json and examples/*.png. Studies are taken in file order, not by how well they went: three abnormal to one
     normal, so that the dozen shows findings."""
     decoding = "temperature_1"  # the headline's
     rows = []
-    told = [reference(run.recipe, s) for s in studies]
-    for i in _choose(told, run.recipe.report.examples):
-        study = studies[i]
+    references = evaluated.references
+    for i in _choose(references, run.recipe.report.examples):
+        study = evaluated.studies[i]
         rows.append(
             {
                 "study_id": study.study_id,
@@ -37,10 +36,10 @@ def write_examples(run: Run, studies: Sequence[Study], answers: dict[tuple[str, 
                 "indication": study.indication,
                 **({"findings": study.findings} if run.recipe.task == "impression" else {}),
                 "reference": {
-                    "text": told[i],
-                    "marks": reference_marks(told[i], answers["aligned", decoding].texts[i]),
+                    "text": references[i],
+                    "marks": reference_marks(references[i], evaluated.of("aligned", decoding).texts[i]),
                 },
-                **{w: _answer(answers[w, decoding], i, told[i]) for w in ("baseline", "aligned")},
+                **{which: _answer(evaluated.of(which, decoding), i, references[i]) for which in WHICH},
             }
         )
     write_json(run.path("examples.json"), rows)
@@ -53,15 +52,15 @@ def _choose(references: Sequence[str], wanted: int) -> list[int]:
     return sorted([*abnormal[: wanted - few], *normal[:few]])
 
 
-def _answer(found: Answers, i: int, reference: str) -> dict[str, Any]:
-    text, written = found.texts[i], found.written[i] if found.written else None
+def _answer(answers: Answers, i: int, reference: str) -> dict[str, Any]:
+    text, written = answers.texts[i], answers.written[i] if answers.written else None
     return {
         "text": text,
         **({} if written is None else {"written": written}),
-        **({"facts": found.facts[i]} if found.facts and found.facts[i] else {}),
+        **({"facts": answers.facts[i]} if answers.facts and answers.facts[i] else {}),
         "marks": marks(text, reference),
         "missing": sorted(label_set(reference) - label_set(text) - {"No Finding"}),
-        "scores": {judge: values[i] for judge, values in found.scores.items()},
+        "scores": {judge: values[i] for judge, values in answers.scores.items()},
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from chexalign.data import SOURCES
 from chexalign.errors import WorkError
+from chexalign.results import Results
 
 WARMUP_LOGS = {
     "tower": "image tower",
@@ -26,7 +27,7 @@ class RunFiles:
 
     folder: Path
     manifest: dict[str, Any] | None
-    results: dict[str, Any] | None
+    results: Results | None
     examples: list[dict[str, Any]] | None
     pairs: dict[str, Any] | None
     train_log: list[dict[str, Any]] | None
@@ -47,7 +48,7 @@ def read_run(folder: Path) -> RunFiles:
     run = RunFiles(
         folder=folder,
         manifest=read_json(folder / "manifest.json", dict),
-        results=read_json(folder / "results.json", dict),
+        results=_results(folder / "results.json"),
         examples=read_json(folder / "examples.json", list),
         pairs=read_json(folder / "pairs_summary.json", dict),
         train_log=read_rows(folder / "train_log.jsonl"),
@@ -59,12 +60,20 @@ def read_run(folder: Path) -> RunFiles:
     return run
 
 
-def read_results(folder: Path) -> dict[str, Any]:
-    """`results.json` of a run. Raises WorkError where it is missing."""
-    results = read_json(folder / "results.json", dict)
+def read_results(folder: Path) -> Results:
+    """`results.json` of a run. Raises WorkError where it is missing or is none."""
+    results = _results(folder / "results.json")
     if results is None:
         raise WorkError(f"{folder} has no results.json: evaluate the run first")
     return results
+
+
+def _results(path: Path) -> Results | None:
+    row = read_json(path, dict)
+    try:
+        return None if row is None else Results.from_dict(row)
+    except ValueError as error:
+        raise WorkError(f"{path}: {error}") from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from chexalign.results import SIDES, Block
+
 MINUS, NARROW, DASH = "\u2212", "\u202f", "\u2013"
 
 # code name → (name inside a sentence, what it measures)
@@ -187,11 +189,11 @@ def verdict(difference: Cell) -> str:
     return "up" if difference.low > 0 else "down" if difference.high < 0 else "same"
 
 
-def headline(metric: str, results: dict[str, Any]) -> str:
-    """One sentence: what happened to `metric` between the baseline and the aligned model."""
-    before, after = cell(results.get("baseline"), metric), cell(results.get("aligned"), metric)
-    change, name = cell(results.get("difference"), metric), sentence_name(metric)
-    n = count(results.get("n_studies"))
+def headline(metric: str, block: Block, level: Any = None) -> str:
+    """One sentence: what happened to `metric` between the baseline and the aligned model, with an interval of `level`."""
+    before, after, change = (cell(block.side(side), metric) for side in SIDES)
+    name = sentence_name(metric)
+    n = count(block.n_studies)
     where = f"On {whole(n)} held-out studies" if n is not None else "On the held-out studies"
     if n is not None and change.n is not None and change.n < n:
         where += f" ({whole(change.n)} with a score)"
@@ -202,8 +204,8 @@ def headline(metric: str, results: dict[str, Any]) -> str:
         return f"{where} the aligned model's {name} went from {start} to {end}; how sure that is was not measured."
     low, high = bounds(change.low, change.high)
     relative = f"; {percent(change.relative, signed=True)}" if change.relative is not None else ""
-    level = percent(number(results.get("level")) or 0.9)
-    numbers = f"{score(change.mean, signed=True)}, {level} interval {low} to {high}{relative}"
+    sureness = percent(number(level) or 0.9)
+    numbers = f"{score(change.mean, signed=True)}, {sureness} interval {low} to {high}{relative}"
     outcome = verdict(change)
     if outcome == "same":
         return f"{where} the aligned model's {name} did not change measurably: {start} before, {end} after ({numbers})."

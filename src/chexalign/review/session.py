@@ -19,10 +19,9 @@ from jinja2 import Environment, StrictUndefined
 
 from chexalign.data import unit_hash
 from chexalign.errors import WorkError
-from chexalign.jsonl import read_records
 from chexalign.judges.contract import is_blank
 from chexalign.policies.presets import most_images
-from chexalign.records import Completion, Study
+from chexalign.records import Study
 from chexalign.review.feedback import append, latest_rows, review_key
 from chexalign.run.folder import Run
 from chexalign.run.task import reference
@@ -63,9 +62,9 @@ class Session:
 
 def open_session(run: Run, path: Path, reviewer: str) -> Session:
     """All studies with two different texts, in a seeded order; the sides are drawn by the study's id."""
-    studies = {s.study_id: s for s in read_records(run.path("studies.jsonl"), Study)}
+    studies = run.studies_by_id()
     texts: dict[str, dict[str, str]] = defaultdict(dict)
-    for c in read_records(run.path("completions.jsonl"), Completion):
+    for c in run.completions():
         if not is_blank(c.text):
             texts[c.study_id].setdefault(" ".join(c.text.split()), c.text)
     seed, items = run.recipe.seed, []

@@ -14,8 +14,10 @@ from pydantic import ValidationError
 
 from chexalign import __version__, processes
 from chexalign.errors import RecipeError, WorkError
-from chexalign.jsonl import read_json, write_json
+from chexalign.jsonl import read_json, read_records, write_json
 from chexalign.recipe.recipe import Recipe
+from chexalign.records import Completion, Pair, Study, Verdict
+from chexalign.results import Results
 from chexalign.run.judges import judges_of, with_visual_defaults
 
 
@@ -89,7 +91,40 @@ class Run:
     stages: Mapping[str, Stage] = field(default_factory=lambda: STAGES)
 
     def path(self, name: str) -> Path:
+        """Where a stage reads or writes `name`: a branch finds what comes before training in the run it grows from."""
         return (self.trunk if self.trunk and name.partition("/")[0] in SHARED else self.dir) / name
+
+    def studies(self, split: str | None = None) -> list[Study]:
+        """The studies of studies.jsonl, or those of one split, in file order. Raises WorkError where the file is missing."""
+        studies = read_records(self.path("studies.jsonl"), Study)
+        return [s for s in studies if split in (None, s.split)]
+
+    def studies_by_id(self) -> dict[str, Study]:
+        return {s.study_id: s for s in self.studies()}
+
+    def completions(self, name: str = "completions") -> list[Completion]:
+        """The finished completions of `name`.jsonl: the sampled ones, or those of an evaluation."""
+        return read_records(self.path(f"{name}.jsonl"), Completion)
+
+    def verdicts(self, name: str = "verdicts") -> list[Verdict]:
+        return read_records(self.path(f"{name}.jsonl"), Verdict)
+
+    def pairs(self) -> list[Pair]:
+        return read_records(self.path("pairs.jsonl"), Pair)
+
+    def results(self) -> Results:
+        """results.json. Raises WorkError where it is missing or is none."""
+        path = self.path("results.json")
+        if not path.exists():
+            raise WorkError(f"{path} is missing; run stage evaluate first")
+        try:
+            return Results.from_dict(read_json(path))
+        except ValueError as error:
+            raise WorkError(f"{path}: {error}; delete it and run stage evaluate again") from error
+
+    def test_studies(self) -> list[Study]:
+        """The studies that stage `evaluate` takes, in file order."""
+        return self.studies("test")[: self.recipe.evaluate.limit]
 
     def save_manifest(self) -> None:
         if processes.is_main():

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from chexalign.data import image_folder, unit_hash
 from chexalign.errors import WorkError
-from chexalign.jsonl import read_records
 from chexalign.recipe.recipe import Recipe
 from chexalign.records import Pair, Study
 from chexalign.run.folder import Run
@@ -15,7 +14,7 @@ from chexalign.run.folder import Run
 
 def patients_of(run: Run, pairs: Sequence[Pair]) -> list[str]:
     """The patient of each pair, from studies.jsonl, where a study is one row and so has one patient."""
-    known = {s.study_id: s.patient_id for s in read_records(run.path("studies.jsonl"), Study)}
+    known = {s.study_id: s.patient_id for s in run.studies()}
     for row, pair in enumerate(pairs, start=1):
         if pair.study_id not in known:
             raise WorkError(

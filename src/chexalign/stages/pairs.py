@@ -14,11 +14,11 @@ from rich.text import Text
 
 from chexalign.data.tags import wrapped
 from chexalign.errors import WorkError
-from chexalign.jsonl import atomic_write, read_records, write_json, write_records
+from chexalign.jsonl import atomic_write, write_json, write_records
 from chexalign.policies.presets import wording_of
 from chexalign.policies.prompt import in_words, messages
 from chexalign.progress import console, say
-from chexalign.records import Completion, Pair, Study, Verdict
+from chexalign.records import Completion, Pair, Study
 from chexalign.review.feedback import JUDGE, Feedback, read_feedback
 from chexalign.run.folder import Run, StageResult
 from chexalign.run.policies import open_policy, prompts_for
@@ -77,11 +77,10 @@ RULES: dict[str, Callable[[Sequence[Scored], str, float], Choice | str]] = {
 def make_pairs(run: Run) -> StageResult:
     """Build pairs by `pairs.rule` from the verdicts of `pairs.judge`; a completion without a score makes no pair."""
     settings = run.recipe.pairs
-    studies = {s.study_id: s for s in read_records(run.path("studies.jsonl"), Study)}
-    verdicts = read_records(run.path("verdicts.jsonl"), Verdict)
-    scores = {v.key()[:2]: v.score for v in verdicts if v.judge == settings.judge}
+    studies = run.studies_by_id()
+    scores = {v.key()[:2]: v.score for v in run.verdicts() if v.judge == settings.judge}
     groups: dict[str, list[Scored]] = defaultdict(list)
-    for c in read_records(run.path("completions.jsonl"), Completion):
+    for c in run.completions():
         known, score = groups[c.study_id], scores[c.key()]
         if score is not None:
             known.append((c, score))

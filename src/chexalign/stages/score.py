@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from chexalign.errors import WorkError
-from chexalign.jsonl import Ledger, read_records
+from chexalign.jsonl import Ledger
 from chexalign.judges import from_recipe as load_judge
 from chexalign.judges.contract import Judge, context_of, reward
 from chexalign.judges.request import RewardRequest
@@ -24,8 +24,8 @@ BATCH = 256  # completions between two flushes to the disk
 
 def score_completions(run: Run) -> StageResult:
     """Score the sampled completions with `score.judges`."""
-    completions = read_records(run.path("completions.jsonl"), Completion)
-    studies = {s.study_id: s for s in read_records(run.path("studies.jsonl"), Study)}
+    completions = run.completions()
+    studies = run.studies_by_id()
     rows = judge_to(run, "verdicts.jsonl", completions, studies, run.recipe.score.judges, "judging reports")
     abstained = {f"{j}: abstained": sum(r.score is None for r in rows if r.judge == j) for j in run.recipe.score.judges}
     return StageResult(len(completions), len(rows), {k: n for k, n in abstained.items() if n})

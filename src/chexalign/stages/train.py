@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 
 from chexalign.errors import WorkError
-from chexalign.jsonl import read_records
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
 from chexalign.policies.trainable import make_trainable
@@ -28,7 +27,8 @@ def align(run: Run) -> StageResult:
     """Align the baseline with `train.algorithm` on pairs.jsonl; the log is train_log.jsonl, the result policy/."""
     if run.recipe.train.online:
         return train_online(run)
-    settings, pairs = run.recipe.train, read_records(run.path("pairs.jsonl"), Pair)
+    settings = run.recipe.train
+    pairs = run.pairs()
     if not pairs:
         raise WorkError(f"{run.path('pairs.jsonl')} holds no pair; delete it and run stage pairs again")
     policy = open_for_training(run)

@@ -10,7 +10,7 @@ import torch
 
 from chexalign import processes
 from chexalign.errors import RecipeError, WorkError
-from chexalign.jsonl import read_json, read_records, write_json
+from chexalign.jsonl import read_json, write_json
 from chexalign.judges import from_recipe as load_judge
 from chexalign.labels.studies import finding_labels
 from chexalign.policies import adapters, engines
@@ -43,9 +43,9 @@ def train_online(run: Run) -> StageResult:
 
     A finished stage is marked by `train/stage_<i>/done.json`, beside its best weights; an unfinished one is resumed.
     """
-    train, studies = run.recipe.train, read_records(run.path("studies.jsonl"), Study)
-    learnt_from = _chosen([s for s in studies if s.split == "train"], train.rollout, run.recipe.training_seed)
-    held_out = [s for s in studies if s.split == "val"][: train.watch.limit]
+    train = run.recipe.train
+    learnt_from = _chosen(run.studies("train"), train.rollout, run.recipe.training_seed)
+    held_out = run.studies("val")[: train.watch.limit]
     if not held_out:
         raise WorkError("online training validates on the val split, which is empty: raise studies.val_share")
     rounds = train.rollout.rounds or steps_for(len(learnt_from), train.batch_size, train.epochs)

@@ -17,7 +17,6 @@ import torch
 
 from chexalign.data.tags import wrapped
 from chexalign.errors import RecipeError, WorkError
-from chexalign.jsonl import read_records
 from chexalign.labels.studies import FINDINGS, finding_labels, list_of_findings
 from chexalign.policies.checkpoints.adapter import is_adapter
 from chexalign.policies.checkpoints.smollm2 import checkpoint_of
@@ -47,7 +46,7 @@ CENTRE_IMAGES = 512  # training images that the tower's start is centred on
 
 def warm_up(run: Run) -> StageResult:
     """Run the phases with steps > 0 one after the other; each leaves a checkpoint, so a crash repeats at most one."""
-    studies = read_records(run.path("studies.jsonl"), Study)
+    studies = run.studies()
     train, val = ([s for s in studies if s.split == split] for split in ("train", "val"))
     train = warmup_studies(run.recipe, train)
     if not val:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from chexalign.evaluation.answers import label_set
-from chexalign.jsonl import read_lines, read_records
+from chexalign.jsonl import read_lines
 from chexalign.labels import LABELS
-from chexalign.records import Study
 from chexalign.run.folder import Run
 from chexalign.run.task import reference
 
@@ -80,7 +79,7 @@ def _pooled(found: dict[int, list[float]]) -> Curve:
 
 def finding_support(run: Run) -> dict[str, int]:
     """How many of the validation studies that online training watches have each finding, by the rules on their references."""
-    studies = [s for s in read_records(run.path("studies.jsonl"), Study) if s.split == "val"]
-    told = [label_set(reference(run.recipe, s)) for s in studies[: run.recipe.train.watch.limit]]
-    counts = {label: sum(label in found for found in told) for label in LABELS[:-1]}
+    studies = run.studies("val")[: run.recipe.train.watch.limit]
+    stated = [label_set(reference(run.recipe, s)) for s in studies]
+    counts = {label: sum(label in labels for labels in stated) for label in LABELS[:-1]}
     return {label: n for label, n in counts.items() if n}

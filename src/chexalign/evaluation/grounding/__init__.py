@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from chexalign import stats
-from chexalign.evaluation.answers import SEED
+from chexalign.evaluation.answers import SEED, WHICH
 from chexalign.evaluation.grounding.maps import write_maps
 from chexalign.evaluation.grounding.pointing import METRICS, Grid, measure
 from chexalign.evaluation.grounding.words import places, spell, statements
@@ -24,20 +25,28 @@ from chexalign.policies.attention import NoMap, image_attention, image_token
 from chexalign.policies.policy import Policy
 from chexalign.policies.prompt import Prompt
 from chexalign.progress import progress, say
+from chexalign.recipe.recipe import Evaluate
 from chexalign.records import Completion, Study
 from chexalign.run.folder import Run
 from chexalign.run.policies import open_policy, prompts_for
 from chexalign.run.task import reference
 
 BATCH = 8  # studies per forward pass: eager attention holds (studies, heads, length, length) # our choice
-POLICIES = ("baseline", "aligned")
-# ---- words
+POLICIES = WHICH
 
 
-# ---- one policy
+@dataclass(frozen=True)
+class Reading:
+    """What one policy looked at while it read: a row per finding and way of reading, and its maps of the references."""
+
+    rows: list[dict[str, Any]]
+    maps: list[Grid]  # per study (T, rows, columns), on its reference report
+    prompts: list[Prompt]
+    references: list[tuple[int, ...]]  # token ids of the reference reports
+    spelled: list[tuple[str, list[int]]]  # their text, and where each token ends in it
 
 
-def _read(policy: Policy, prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]], label: str) -> list[Grid]:
+def _attention(policy: Policy, prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]], label: str) -> list[Grid]:
     """Attention to each prompt's first image: (T, rows, columns)."""
     if not all(p.images for p in prompts):
         raise NoMap("the prompts show no image")
@@ -57,12 +66,12 @@ def _rows(
     rows = []
     for study, written, attention in zip(studies, tokens, maps, strict=True):
         boxes = places(study)
-        for label, said in statements(*spell(policy, written)).items():
+        for label, statement in statements(*spell(policy, written)).items():
             if label not in boxes:
                 continue
-            chosen = list(said.tokens)
+            chosen = list(statement.tokens)
             if words == "other_words":  # the last token ends the text
-                chosen = [k for k in range(len(written) - 1) if k not in said.tokens]
+                chosen = [k for k in range(len(written) - 1) if k not in statement.tokens]
             scores = measure(attention[chosen].mean(0), boxes[label]) if chosen else None
             rows.append({"study_id": study.study_id, "label": label, "words": words, "scores": scores})
     return rows
@@ -74,7 +83,36 @@ def _written(policy: Policy, report: Completion) -> tuple[int, ...]:
     return report.tokens if report.tokens and image not in report.tokens else policy.completion_ids(report.text)
 
 
-# ---- the run
+def _read(
+    run: Run, which: str, studies: Sequence[Study], donors: Sequence[int], own: Sequence[Completion], n: int
+) -> Reading:
+    """The policy `which` reads the first `n` studies: the references, on the right and on other images, and its own."""
+    policy = open_policy(run, which)
+    prompts = prompts_for(run, policy, studies)
+    chosen, shown = studies[:n], prompts[:n]
+    references = [policy.completion_ids(reference(run.recipe, s)) for s in chosen]
+    maps = _attention(policy, shown, references, f"{which}, references")
+    rows = _rows(policy, chosen, references, maps, "reference")
+    rows += _rows(policy, chosen, references, maps, "other_words")
+    if any(places(s) for s in chosen):
+        moved = [i for i in range(n) if donors[i] != i]
+        others = [Prompt(prompts[i].text, prompts[donors[i]].images, prompts[i].root) for i in moved]
+        tokens = [references[i] for i in moved]
+        other_maps = _attention(policy, others, tokens, f"{which}, other images")
+        rows += _rows(policy, [studies[i] for i in moved], tokens, other_maps, "other_image")
+        written = [_written(policy, report) for report in own[:n]]
+        own_maps = _attention(policy, shown, written, f"{which}, own reports")
+        rows += _rows(policy, chosen, written, own_maps, "own")
+    spelled = [spell(policy, tokens) for tokens in references]
+    return Reading([{**row, "policy": which} for row in rows], maps, shown, references, spelled)
+
+
+def _read_stage(run: Run, stage: str, studies: Sequence[Study], aligned: Reading) -> list[dict[str, Any]]:
+    """The rows of a policy between the two, which reads the references alone, as the aligned one did."""
+    policy = open_policy(run, stage)
+    maps = _attention(policy, aligned.prompts, aligned.references, f"{stage}, references")
+    rows = _rows(policy, studies, aligned.references, maps, "reference")
+    return [{**row, "policy": stage} for row in rows]
 
 
 def ground(
@@ -90,51 +128,33 @@ def ground(
     `stages` are policies between the two, of which only the attention on the reference reports is read.
     A policy whose attention cannot be laid over its images gives `{"abstained": why}`.
     """
-    asked = run.recipe.evaluate.grounding
-    kept = range(len(studies)) if asked is True else range(min(len(studies), int(asked)))
-    chosen, rows, maps = [studies[i] for i in kept], list[dict[str, Any]](), dict[str, list[Grid]]()
+    wanted = run.recipe.evaluate.grounding
+    n = len(studies) if wanted is True else min(len(studies), int(wanted))
+    chosen = studies[:n]
     try:
-        for which in POLICIES:
-            policy = open_policy(run, which)
-            seen = prompts_for(run, policy, studies)
-            prompts = [seen[i] for i in kept]
-            swapped = [Prompt(seen[i].text, seen[donors[i]].images, seen[i].root) for i in kept]
-            told = [policy.completion_ids(reference(run.recipe, s)) for s in chosen]
-            wrote = [_written(policy, own[which][i]) for i in kept]
-            maps[which] = _read(policy, prompts, told, f"{which}, references")
-            found = _rows(policy, chosen, told, maps[which], "reference")
-            found += _rows(policy, chosen, told, maps[which], "other_words")
-            if any(places(s) for s in chosen):
-                moved = [k for k, i in enumerate(kept) if donors[i] != i]
-                those, said = [chosen[k] for k in moved], [told[k] for k in moved]
-                blind = _read(policy, [swapped[k] for k in moved], said, f"{which}, other images")
-                found += _rows(policy, those, said, blind, "other_image")
-                seen_own = _read(policy, prompts, wrote, f"{which}, own reports")
-                found += _rows(policy, chosen, wrote, seen_own, "own")
-            rows += [{**row, "policy": which} for row in found]
-        spelled = [spell(policy, tokens) for tokens in told]
-        for which in stages:
-            policy = open_policy(run, which)
-            seen_there = _read(policy, prompts, told, f"{which}, references")
-            rows += [{**row, "policy": which} for row in _rows(policy, chosen, told, seen_there, "reference")]
+        readings = {which: _read(run, which, studies, donors, own[which], n) for which in POLICIES}
+        rows = [row for reading in readings.values() for row in reading.rows]
+        for stage in stages:
+            rows += _read_stage(run, stage, chosen, readings["aligned"])
     except NoMap as error:
         say(f"grounding: {error}")
         return {"abstained": str(error)}
     with atomic_write(run.path("evaluation/grounding.jsonl")) as handle:
         handle.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-    write_maps(run, chosen, spelled, [statements(*s) for s in spelled], maps, places)
-    grid = list(maps["baseline"][0].shape[1:])
+    spelled = readings["aligned"].spelled
+    maps = {which: reading.maps for which, reading in readings.items()}
+    write_maps(run, chosen, spelled, [statements(*s) for s in spelled], maps)
     return {
-        "n_studies": len(chosen),
-        "grid": grid,
-        **(_blocks(run, chosen, rows, stages) if rows else {"places": False}),
+        "n_studies": n,
+        "grid": list(maps["baseline"][0].shape[1:]),
+        **(_blocks(run.recipe.evaluate, chosen, rows, stages) if rows else {"places": False}),
     }
 
 
 def _blocks(
-    run: Run, studies: Sequence[Study], rows: Sequence[dict[str, Any]], stages: Sequence[str]
+    settings: Evaluate, studies: Sequence[Study], rows: Sequence[dict[str, Any]], stages: Sequence[str]
 ) -> dict[str, Any]:
-    settings = run.recipe.evaluate
+    """The scores by what was read, with bootstrap intervals over studies, and what each stage changed."""
     boot = (settings.bootstrap, SEED, settings.level)
     values = {
         (words, which, metric): _per_study(studies, rows, words, which, metric)
@@ -175,11 +195,11 @@ def _per_study(
     studies: Sequence[Study], rows: Sequence[dict[str, Any]], words: str, which: str, metric: str
 ) -> list[float | None]:
     """The mean over a study's findings; None where none could be scored."""
-    found: dict[str, list[float]] = {}
+    scores: dict[str, list[float]] = {}
     for row in rows:
         if (row["words"], row["policy"]) == (words, which) and row["scores"]:
-            found.setdefault(row["study_id"], []).append(row["scores"][metric])
-    return [float(np.mean(v)) if (v := found.get(s.study_id)) else None for s in studies]
+            scores.setdefault(row["study_id"], []).append(row["scores"][metric])
+    return [float(np.mean(v)) if (v := scores.get(s.study_id)) else None for s in studies]
 
 
 def _by_finding(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

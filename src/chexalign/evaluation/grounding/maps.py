@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from chexalign.data.images import load_image
 from chexalign.evaluation.grounding.pointing import measure
+from chexalign.evaluation.grounding.words import Statement, places
 from chexalign.jsonl import atomic_write, write_json
 from chexalign.records import Study
 from chexalign.run.folder import Run
@@ -26,41 +27,48 @@ def write_maps(
     run: Run,
     studies: Sequence[Study],
     texts: Sequence[tuple[str, list[int]]],
-    said: Sequence[Mapping[str, Any]],
+    stated: Sequence[Mapping[str, Statement]],
     maps: Mapping[str, Sequence[np.ndarray]],
-    places: Callable[[Study], Mapping[str, Any]],
 ) -> None:
-    """evaluation/grounding_maps.json and examples/*.jpg; `maps` holds per policy and study (T, rows, columns)."""
+    """evaluation/grounding_maps.json and examples/*.jpg; `maps` holds per policy and study (T, rows, columns).
+
+    `texts` and `stated` are the studies' reference reports and what these state, by finding.
+    """
     rows = list[dict[str, Any]]()
     for i, study in enumerate(studies):
         if len(rows) == STUDIES:
             break
-        if not said[i]:
+        if not stated[i]:
             continue
         film = load_image(image_root(run), study.images[0][0])
-        film.thumbnail((SIDE, SIDE)) if max(film.size) > SIDE else None
-        text, shown = texts[i][0], []
-        for label, statement in list(said[i].items())[:FINDINGS]:
-            boxes = places(study).get(label, ())
-            shown.append(_statement(run, study, film, text, statement, boxes, {w: m[i] for w, m in maps.items()}))
+        if max(film.size) > SIDE:
+            film.thumbnail((SIDE, SIDE))
+        study_maps = {which: of_studies[i] for which, of_studies in maps.items()}
+        shown = [
+            _statement(run, study, film, texts[i][0], statement, study_maps)
+            for statement in list(stated[i].values())[:FINDINGS]
+        ]
         rows.append({"study_id": study.study_id, "statements": shown})
     write_json(run.path("evaluation/grounding_maps.json"), rows)
 
 
 def _statement(
-    run: Run, study: Study, film: Image.Image, text: str, said: Any, boxes: Any, maps: Mapping[str, np.ndarray]
+    run: Run, study: Study, film: Image.Image, text: str, statement: Statement, maps: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """The files and words of one finding. Both maps share one scale, so that they can be compared."""
-    seen = {which: attention[list(said.tokens)].mean(0) for which, attention in maps.items()}
+    boxes = places(study).get(statement.label, ())
+    seen = {which: attention[list(statement.tokens)].mean(0) for which, attention in maps.items()}
     shares = {which: m / max(float(m.sum()), 1e-12) for which, m in seen.items()}
     top = max(float(m.max()) for m in shares.values())
-    start, end = said.sentence
+    start, end = statement.sentence
     words = text[start:end]
     blank = len(words) - len(words.lstrip())
-    mark = {"start": said.mention[0] - start - blank, "end": said.mention[1] - start - blank}
-    files = {which: _save(run, overlay(film, m / top, boxes), study, said.label, which) for which, m in shares.items()}
+    mark = {"start": statement.mention[0] - start - blank, "end": statement.mention[1] - start - blank}
+    files = {
+        which: _save(run, overlay(film, m / top, boxes), study, statement.label, which) for which, m in shares.items()
+    }
     scores = {which: measure(m, boxes) if boxes else None for which, m in seen.items()}
-    return {"label": said.label, "sentence": words.strip(), **mark, "files": files, "scores": scores}
+    return {"label": statement.label, "sentence": words.strip(), **mark, "files": files, "scores": scores}
 
 
 def overlay(film: Image.Image, heat: np.ndarray, boxes: Sequence[Sequence[float]]) -> Image.Image:

@@ -15,7 +15,7 @@ from chexalign import corpus, stats
 from chexalign.errors import WorkError
 from chexalign.report import wording
 from chexalign.report.inputs import mapping, read_manifest, read_results, read_rows
-from chexalign.report.run.tables import SYMBOLS, by_importance, headline_metrics
+from chexalign.report.run.tables import SYMBOLS, by_importance
 from chexalign.report.wording import DASH, NARROW, Cell, cell, count, interval, number, percent, score, verdict, whole
 
 Scores = dict[str, float | None]
@@ -88,17 +88,17 @@ def compare_runs(run_dirs: Sequence[Path]) -> ComparedRuns:
     results = [read_results(folder) for folder in run_dirs]
     scores = [_aligned_scores(folder) for folder in run_dirs]
     counts = [_aligned_counts(folder) for folder in run_dirs]
-    level = number(results[0].get("level")) or 0.9
-    settings = {"n_boot": count(results[0].get("n_bootstrap")) or 1000, "seed": 0, "level": level}
+    level = number(results[0].level) or 0.9
+    settings = {"n_boot": count(results[0].n_bootstrap) or 1000, "seed": 0, "level": level}
     shared = [sorted(set(scores[0]) & set(own)) for own in scores]
     for name, studies in zip(names[1:], shared[1:], strict=True):
         if len(studies) < 2:
             raise WorkError(f"{names[0]} and {name} share {len(studies)} evaluated studies; a comparison needs 2")
     rows = []
-    metrics = {m for r in results for side in ("baseline", "aligned") for m in mapping(r.get(side))}
+    metrics = {m for r in results for side in ("baseline", "aligned") for m in r.overall.side(side)}
     for metric in sorted(metrics, key=by_importance(results[0])):
         for i, name in enumerate(names):
-            own = [cell(results[i].get(side), metric) for side in ("baseline", "aligned")]
+            own = [cell(results[i].overall.side(side), metric) for side in ("baseline", "aligned")]
             change = _difference(metric, scores[0], scores[i], shared[i], settings) if i else None
             if i and change is None:
                 change = _corpus_difference(metric, counts[0], counts[i], shared[i], settings)
@@ -110,8 +110,8 @@ def compare_runs(run_dirs: Sequence[Path]) -> ComparedRuns:
 def headline(run_dir: Path) -> list[str]:
     """What a finished run shows, as lines for the terminal: one sentence per headline metric, then the warnings."""
     results = read_results(run_dir)
-    sentences = [wording.headline(metric, results) for metric in headline_metrics(results)]
-    warnings = [f"Warning: {warning}" for warning in results.get("warnings") or []]
+    sentences = [wording.headline(metric, results.overall, results.level) for metric in results.headline]
+    warnings = [f"Warning: {warning}" for warning in results.warnings]
     return [line.replace(NARROW, " ") for line in (*sentences, *warnings)]
 
 

@@ -10,8 +10,9 @@ from markupsafe import Markup
 
 from chexalign.report.draw import charts
 from chexalign.report.inputs import WARMUP_LOGS, RunFiles, mapping
-from chexalign.report.run.tables import Finding, headline_metrics
+from chexalign.report.run.tables import Finding
 from chexalign.report.wording import Cell, cell, count, metric_name, number, percent
+from chexalign.results import Block, Results
 
 Rows = Sequence[dict[str, Any]]
 # panel → lines it may hold: code name in the log → name in the legend
@@ -67,17 +68,20 @@ def length_charts(run: RunFiles) -> list[Drawing]:
     """One chart of length against score per headline metric."""
     if run.results is None:
         return []
-    return [drawing for metric in headline_metrics(run.results) if (drawing := _length_chart(metric, run))]
+    return [
+        drawing
+        for metric in run.results.headline
+        if (drawing := _length_chart(metric, run.results, run.per_study or []))
+    ]
 
 
-def _length_chart(metric: str, run: RunFiles) -> Drawing | None:
-    results = run.results or {}
-    blocks = {"temperature_1": results, "greedy": mapping(mapping(results.get("subsets")).get("greedy"))}
-    clouds = [_cloud(metric, decoding, block, run.per_study or []) for decoding, block in blocks.items()]
+def _length_chart(metric: str, results: Results, per_study: Rows) -> Drawing | None:
+    blocks = {"temperature_1": results.overall, "greedy": results.subsets.get("greedy", Block())}
+    clouds = [_cloud(metric, decoding, block, per_study) for decoding, block in blocks.items()]
     clouds = [cloud for cloud in clouds if cloud.means or any(cloud.points.values())]
     if not clouds:
         return None
-    caption = f"Large marks: mean with {percent(number(results.get('level')) or 0.9)} interval."
+    caption = f"Large marks: mean with {percent(number(results.level) or 0.9)} interval."
     shown = max((len(p) for cloud in clouds for p in cloud.points.values()), default=0)
     if not shown:
         caption += " Single studies are missing: evaluation/per_study.jsonl has none."
@@ -88,16 +92,16 @@ def _length_chart(metric: str, run: RunFiles) -> Drawing | None:
     return Drawing(metric_name(metric), charts.length_score(metric, clouds), caption)
 
 
-def _cloud(metric: str, decoding: str, block: dict[str, Any], rows: Rows) -> charts.Cloud:
+def _cloud(metric: str, decoding: str, block: Block, rows: Rows) -> charts.Cloud:
     points: dict[str, list[tuple[float, float]]] = {"baseline": [], "aligned": []}
     for row in rows:
         words, value = number(row.get("words")), number(mapping(row.get("scores")).get(metric))
         if row.get("decoding") == decoding and row.get("policy") in points and words is not None and value is not None:
             points[row["policy"]].append((words, value))
-    length = mapping(block.get("length"))
+    length = block.length or {}
     means: dict[str, tuple[Cell, Cell]] = {}
     for name in points:
-        words_cell, score_cell = cell(block.get(name), "words"), cell(block.get(name), metric)
+        words_cell, score_cell = cell(block.side(name), "words"), cell(block.side(name), metric)
         if words_cell.mean is None:
             words_cell = Cell(mean=number(length.get(name)))
         if words_cell.mean is not None and score_cell.mean is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +63,8 @@ class Shown:
 
 def grounding_section(run: RunFiles) -> dict[str, Any] | None:
     """What the template shows; None where the run did not measure it."""
-    found = mapping(run.results).get("grounding")
-    if not isinstance(found, dict):
+    found = run.results.grounding if run.results else None
+    if found is None:
         return None
     rows = read_json(run.folder / "evaluation" / "grounding_maps.json", list) or []
     grid = [whole(count(n)) for n in found.get("grid") or []]
@@ -79,7 +80,7 @@ def grounding_section(run: RunFiles) -> dict[str, Any] | None:
     }
 
 
-def _lines(found: dict[str, Any], code: str, chance: str | None) -> list[Line]:
+def _lines(found: Mapping[str, Any], code: str, chance: str | None) -> list[Line]:
     lines = []
     for path, name in ROWS.items():
         block: Any = found

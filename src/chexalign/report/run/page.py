@@ -18,6 +18,7 @@ from chexalign.report.run import figures, tables
 from chexalign.report.run.grounding import grounding_section
 from chexalign.report.run.highlight import KINDS, MEANINGS, highlight, read_marks
 from chexalign.report.run.stages import stage_tables
+from chexalign.results import Block, Results
 
 TEXTS = {"reference": "Reference report", "baseline": "Baseline model", "aligned": "Aligned model"}
 
@@ -70,46 +71,45 @@ def render(run: RunFiles) -> str:
 
 def _summary(run: RunFiles) -> dict[str, Any]:
     """The title, the headline sentences and the warnings."""
-    results, manifest = run.results or {}, run.manifest or {}
+    results, manifest = run.results or Results(Block()), run.manifest or {}
     recipe = mapping(manifest.get("recipe"))
     sentences = []
-    for metric in tables.headline_metrics(results):
-        symbol, meaning = tables.SYMBOLS[wording.verdict(wording.cell(results.get("difference"), metric))]
+    for metric in results.headline:
+        symbol, meaning = tables.SYMBOLS[wording.verdict(wording.cell(results.overall.difference, metric))]
         note = wording.metric_note(metric)
-        text = wording.headline(metric, results)
+        text = wording.headline(metric, results.overall, results.level)
         sentences.append({"symbol": symbol, "meaning": meaning, "text": text, "note": note})
     return {
-        "name": str(recipe.get("name") or results.get("recipe") or run.folder.name),
+        "name": str(recipe.get("name") or results.recipe or run.folder.name),
         "sentences": sentences,
         "has_results": run.results is not None,
-        "warnings": [*(str(w) for w in results.get("warnings") or []), *figures.collapse_warnings(run)],
-        "level": wording.percent(wording.number(results.get("level")) or 0.9),
-        "n_bootstrap": wording.whole(wording.count(results.get("n_bootstrap"))),
+        "warnings": [*results.warnings, *figures.collapse_warnings(run)],
+        "level": wording.percent(wording.number(results.level) or 0.9),
+        "n_bootstrap": wording.whole(wording.count(results.n_bootstrap)),
         "is_drawn": is_drawn(manifest),
-        "decoding": str(results.get("decoding") or "decoding not recorded"),
+        "decoding": str(results.overall.decoding or "decoding not recorded"),
     }
 
 
 def _evidence(run: RunFiles) -> dict[str, Any]:
     """Score tables, findings, charts, pairs and examples."""
-    results = run.results or {}
-    blocks = tables.score_blocks(results) if run.results is not None else []
-    found = tables.findings(results)
+    results = run.results or Results(Block())
+    blocks = tables.score_tables(results) if run.results is not None else []
+    findings = tables.findings(results.subsets)
     codes = {row.code for block in blocks for row in block.rows}
     notes = {wording.metric_name(c): note for c in sorted(codes) if (note := wording.metric_note(c))}
     if any(wording.corpus_parts(c) for c in codes):
         notes[wording.CORPUS_NOTE[0]] = wording.CORPUS_NOTE[1]
-    template = mapping(mapping(results.get("controls")).get("template"))
     return {
         "blocks": blocks,
         "has_flags": any(value.flag for block in blocks for row in block.rows for value in row.controls),
         "notes": notes,
         "gains": tables.gain_rows(results),
         "stage_tables": stage_tables(results),
-        "template_text": str(template.get("text") or ""),
-        "findings": found,
-        "chexbert_findings": tables.findings(results, tables.CHEXBERT),
-        "finding_chart": figures.finding_chart(found),
+        "template_text": results.controls.template.text,
+        "findings": findings,
+        "chexbert_findings": tables.findings(results.subsets, tables.CHEXBERT),
+        "finding_chart": figures.finding_chart(findings),
         "lengths": figures.length_charts(run),
         "curves": figures.training_charts(run),
         "pairs": _pairs(run.pairs),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from chexalign.report.inputs import mapping
 from chexalign.report.run.tables import SYMBOLS, Value, by_importance, value
 from chexalign.report.wording import cell, corpus_parts, metric_name, verdict
+from chexalign.results import Block, Results
 
 DECODINGS = {"": "temperature 1", "greedy_": "greedy decoding"}
 
@@ -36,29 +35,29 @@ class Table:
     rows: tuple[Row, ...]
 
 
-def stage_tables(results: dict[str, Any]) -> list[Table]:
+def stage_tables(results: Results) -> list[Table]:
     """One table per decoding; none for a run of one stage."""
-    subsets, found = mapping(results.get("subsets")), []
+    subsets, tables = results.subsets, []
     for prefix, decoding in DECODINGS.items():
         names = [n for i in range(1, len(subsets) + 1) if (n := f"{prefix}stage_{i}") in subsets]
         if names:
             after = [f"After stage {i}" for i in range(1, len(names))]
             steps = tuple(f"Stage {i} brought" for i in range(1, len(names) + 1))
-            rows = _rows([mapping(subsets[n]) for n in names], results)
-            found.append(Table(f"Stage by stage, {decoding}", ("Baseline", *after, "Aligned"), steps, rows))
-    return found
+            rows = _rows([subsets[n] for n in names], results)
+            tables.append(Table(f"Stage by stage, {decoding}", ("Baseline", *after, "Aligned"), steps, rows))
+    return tables
 
 
-def _rows(blocks: list[dict[str, Any]], results: dict[str, Any]) -> tuple[Row, ...]:
+def _rows(blocks: list[Block], results: Results) -> tuple[Row, ...]:
     rows = []
-    for metric in sorted(mapping(blocks[0].get("difference")), key=by_importance(results)):
+    for metric in sorted(blocks[0].difference, key=by_importance(results)):
         if corpus_parts(metric):
             continue
-        sides = [blocks[0].get("baseline"), *(b.get("aligned") for b in blocks)]
+        sides = [blocks[0].baseline, *(b.aligned for b in blocks)]
         values = tuple(value(cell(side, metric), metric) for side in sides)
         changes = []
         for block in blocks:
-            change = cell(block.get("difference"), metric)
+            change = cell(block.difference, metric)
             changes.append(Change(value(change, metric, signed=True), *SYMBOLS[verdict(change)]))
         rows.append(Row(metric_name(metric), values, tuple(changes)))
     return tuple(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,10 @@ from chexalign.report.wording import (
     verdict,
     whole,
 )
+from chexalign.results import SIDES, Block, Cells, Results
 
 SYMBOLS = {"up": ("▲", "up"), "down": ("▼", "down"), "same": ("○", "no measurable change"), "unknown": ("", "")}
-BLOCKS = {
+SUBSETS = {  # of results.json, in reading order → title
     "greedy": "All studies, greedy decoding",
     "abnormal": "Abnormal studies only",
     "greedy_abnormal": "Abnormal studies only, greedy decoding",
@@ -63,7 +64,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Block:
+class ScoreTable:
     """One score table: a set of studies under one decoding."""
 
     title: str
@@ -93,34 +94,28 @@ def value(number_cell: Cell, metric: str = "", *, signed: bool = False, flag: bo
     return Value(score(number_cell.mean, metric, signed=signed), "" if span == DASH else span, flag)
 
 
-def score_blocks(results: dict[str, Any]) -> list[Block]:
+def score_tables(results: Results) -> list[ScoreTable]:
     """The score tables in reading order: all studies first, then each known subset that was measured."""
-    subsets = mapping(results.get("subsets"))
-    controls = mapping(results.get("controls"))
-    template, shuffled = mapping(controls.get("template")), mapping(controls.get("shuffled_images"))
-    first = {"Fixed template": template.get("scores"), "Shuffled images": shuffled.get("scores")}
-    title = f"All studies, {results.get('decoding') or 'decoding not recorded'}"
-    blocks = [_block(title, results, results, first)]
-    for name, text in BLOCKS.items():
-        if isinstance(subsets.get(name), dict):
-            fixed = template.get(
-                "abnormal_scores" if "abnormal" in name else "scores"
-            )  # one text: no decoding changes it
-            blocks.append(_block(text, subsets[name], results, {"Fixed template": fixed}))
-    return blocks
+    template, shuffled = results.controls.template, results.controls.shuffled_images
+    first = {"Fixed template": template.scores, "Shuffled images": shuffled.scores if shuffled else {}}
+    title = f"All studies, {results.overall.decoding or 'decoding not recorded'}"
+    tables = [_score_table(title, results.overall, results, first)]
+    for name, text in SUBSETS.items():
+        if name in results.subsets:  # the template is one text: no decoding changes it
+            fixed = template.abnormal_scores if "abnormal" in name else template.scores
+            tables.append(_score_table(text, results.subsets[name], results, {"Fixed template": fixed}))
+    return tables
 
 
-def _block(title: str, block: dict[str, Any], results: dict[str, Any], controls: dict[str, Any]) -> Block:
-    shown = {name: scores for name, scores in controls.items() if isinstance(scores, dict) and scores}
-    metrics = set(mapping(block.get("baseline"))) | set(mapping(block.get("aligned")))
-    headline, ordered = headline_metrics(results), sorted(metrics, key=by_importance(results))
-    rows = [_row(metric, block, metric in headline, list(shown.values())) for metric in ordered]
-    return Block(title, whole(count(block.get("n_studies"))), _length(block.get("length")), tuple(shown), tuple(rows))
+def _score_table(title: str, block: Block, results: Results, controls: Mapping[str, Cells]) -> ScoreTable:
+    shown = {name: scores for name, scores in controls.items() if scores}
+    ordered = sorted({*block.baseline, *block.aligned}, key=by_importance(results))
+    rows = [_row(metric, block, metric in results.headline, list(shown.values())) for metric in ordered]
+    return ScoreTable(title, whole(count(block.n_studies)), _length(block.length), tuple(shown), tuple(rows))
 
 
-def _row(metric: str, block: dict[str, Any], is_headline: bool, controls: list[dict[str, Any]]) -> Row:
-    before, after = cell(block.get("baseline"), metric), cell(block.get("aligned"), metric)
-    change = cell(block.get("difference"), metric)
+def _row(metric: str, block: Block, is_headline: bool, controls: Sequence[Cells]) -> Row:
+    before, after, change = (cell(block.side(side), metric) for side in SIDES)
     symbol, meaning = SYMBOLS[verdict(change)]
     return Row(
         code=metric,
@@ -159,9 +154,9 @@ def _share(number_cell: Cell) -> str:
     return f"{number_cell.abstained} ({percent(number_cell.abstained / asked, digits=1)})"
 
 
-def by_importance(results: dict[str, Any]) -> Callable[[str], tuple[int, int, str]]:
+def by_importance(results: Results) -> Callable[[str], tuple[int, int, str]]:
     """A sort key: headline metrics first, then the judges, then corpus F1, then the length."""
-    headline = headline_metrics(results)
+    headline = results.headline
 
     def key(metric: str) -> tuple[int, int, str]:
         if metric in headline:
@@ -188,22 +183,18 @@ class Gain:
     meaning: str
 
 
-def gain_rows(results: dict[str, Any]) -> list[Gain]:
+def gain_rows(results: Results) -> list[Gain]:
     """Which part of each judge's gain needs the right image; the part that stays without it is language prior."""
-    blind = mapping(mapping(mapping(results.get("subsets")).get("shuffled")).get("difference"))
-    needs = mapping(mapping(mapping(results.get("controls")).get("shuffled_images")).get("gain"))
+    control, shuffled = results.controls.shuffled_images, results.subsets.get("shuffled", Block())
+    needs_image = control.gain if control else {}
     rows = []
-    for metric in sorted(needs, key=by_importance(results)):
-        cells = cell(results.get("difference"), metric), cell(blind, metric), cell(needs, metric)
+    for metric in sorted(needs_image, key=by_importance(results)):
+        right_images = cell(results.overall.difference, metric)
+        cells = right_images, cell(shuffled.difference, metric), cell(needs_image, metric)
         symbol, meaning = SYMBOLS[verdict(cells[2])]
         right, wrong, part = (value(c, metric, signed=True) for c in cells)
         rows.append(Gain(metric_name(metric), right, wrong, part, symbol, meaning))
     return rows
-
-
-def headline_metrics(results: dict[str, Any]) -> list[str]:
-    """The metrics the run is judged by, as its recipe names them."""
-    return [m for m in results.get("headline") or [] if isinstance(m, str)]
 
 
 def _length(length: Any) -> str:
@@ -211,15 +202,15 @@ def _length(length: Any) -> str:
     return ", ".join(f"{name} {score(mean, 'words')}" for name, mean in known.items() if mean is not None)
 
 
-def findings(results: dict[str, Any], prefix: str = FINDING) -> list[Finding]:
+def findings(subsets: Mapping[str, Block], prefix: str = FINDING) -> list[Finding]:
     """The findings that were measured, the most frequent in the reference reports first.
 
     `prefix` names the labeller's subsets: `finding/` the rules', `chexbert/` CheXbert's.
     """
     rows = []
-    for name, block in mapping(results.get("subsets")).items():
-        if name.startswith(prefix) and isinstance(block, dict):
-            pair = {m: (cell(block.get("baseline"), m), cell(block.get("aligned"), m)) for m in _PER_FINDING}
+    for name, block in subsets.items():
+        if name.startswith(prefix):
+            pair = {m: (cell(block.baseline, m), cell(block.aligned, m)) for m in _PER_FINDING}
             precision, recall = ((score(pair[m][0].mean), score(pair[m][1].mean)) for m in ("precision", "recall"))
             row = _row("f1", block, False, [])
             rows.append(Finding(name[len(prefix) :], pair["f1"][1].n, pair["f1"], row, precision, recall))

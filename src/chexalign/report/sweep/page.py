@@ -36,6 +36,7 @@ from chexalign.report.wording import (
     sentence_name,
     whole,
 )
+from chexalign.results import Block
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def render(run_dir: Path, found: dict[str, Any]) -> str:
     entries, winner, metrics = _entries(found), _winner(found), _metrics(found)
     manifest = read_manifest(run_dir)
     blocks = mapping(mapping(winner.get("test")).get("findings"))
-    findings = tables.findings({"subsets": {f"{tables.FINDING}{label}": block for label, block in blocks.items()}})
+    findings = tables.findings({f"{tables.FINDING}{label}": Block.from_dict(mapping(b)) for label, b in blocks.items()})
     found_tables = split_tables(found, entries)
     seeds = [number(s) for s in found.get("seeds") or []]
     return fill(
@@ -155,7 +156,7 @@ def render(run_dir: Path, found: dict[str, Any]) -> str:
 def _answer(found: dict[str, Any]) -> list[dict[str, str]]:
     """The first sentences: who won, what it gained on the test split, how long its reports are."""
     winner, metrics = _winner(found), _metrics(found)
-    select, test = metrics[0], mapping(mapping(winner.get("test")).get("temperature_1"))
+    select, test = metrics[0], Block.from_dict(mapping(mapping(winner.get("test")).get("temperature_1")))
     n, best, start = len(_entries(found)), cell(winner.get("validation"), select), cell(found.get("baseline"), select)
     text = (
         f"Of {n} settings, {settings_of(winner)} has the best {sentence_name(select)} on the validation split: "
@@ -163,11 +164,9 @@ def _answer(found: dict[str, Any]) -> list[dict[str, str]]:
     )
     answer = [{"symbol": "", "text": text}]
     for metric in dict.fromkeys([*metrics[1:], select, *map(str, found.get("headline") or [])]):
-        symbol = SYMBOLS[wording.verdict(cell(test.get("difference"), metric))][0]
-        answer.append({"symbol": symbol, "text": wording.headline(metric, {**test, "level": found.get("level")})})
-    known = {
-        k: score(number(mapping(test.get("length")).get(k)), "words") for k in ("aligned", "baseline", "reference")
-    }
+        symbol = SYMBOLS[wording.verdict(cell(test.difference, metric))][0]
+        answer.append({"symbol": symbol, "text": wording.headline(metric, test, found.get("level"))})
+    known = {k: score(number((test.length or {}).get(k)), "words") for k in ("aligned", "baseline", "reference")}
     lengths = "Its reports have {aligned} words on average, the baseline's {baseline}, the references {reference}."
     return [*answer, {"symbol": "", "text": lengths.format(**known)}]
 
