@@ -32,6 +32,7 @@ class RunFiles:
     pairs: dict[str, Any] | None
     train_log: list[dict[str, Any]] | None
     per_study: list[dict[str, Any]] | None
+    over_optimisation: dict[str, Any] | None = None
     warmup: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
@@ -53,6 +54,7 @@ def read_run(folder: Path) -> RunFiles:
         pairs=read_json(folder / "pairs_summary.json", dict),
         train_log=read_rows(folder / "train_log.jsonl"),
         per_study=read_rows(folder / "evaluation" / "per_study.jsonl"),
+        over_optimisation=read_json(folder / "evaluation" / "over_optimisation.json", dict),
         warmup={name: rows for name, rows in logs.items() if rows},
     )
     if run.manifest is None and run.results is None:

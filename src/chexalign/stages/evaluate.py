@@ -15,6 +15,7 @@ from chexalign.evaluation.controls import image_donors, shuffled_control, templa
 from chexalign.evaluation.counting import chexbert_counts, counts_of, facts_line, facts_read, gold_counts, row_counts
 from chexalign.evaluation.examples import write_examples
 from chexalign.evaluation.grounding import ground
+from chexalign.evaluation.over_optimisation import measure
 from chexalign.evaluation.warnings import warnings_for
 from chexalign.jsonl import atomic_write, write_json
 from chexalign.policies import engines
@@ -51,6 +52,8 @@ def evaluate(run: Run) -> StageResult:
     results = replace(results, warnings=tuple(warnings_for(results, _cut_share(completions))))
     _write_per_study(run, evaluated)
     write_examples(run, evaluated)
+    gaming = measure(run.recipe, evaluated, most_images(run.recipe))
+    write_json(run.path("evaluation/over_optimisation.json"), gaming)
     write_json(run.path("results.json"), results.to_dict())
     return StageResult(len(studies), sum(map(len, completions.values())), {})
 

@@ -15,6 +15,7 @@ from chexalign.report import wording
 from chexalign.report.inputs import RunFiles, image_uri, is_drawn, mapping, read_run
 from chexalign.report.render import fill
 from chexalign.report.run import figures, tables
+from chexalign.report.run.gaming import gaming_section
 from chexalign.report.run.grounding import grounding_section
 from chexalign.report.run.highlight import KINDS, MEANINGS, highlight, read_marks
 from chexalign.report.run.stages import stage_tables
@@ -106,6 +107,7 @@ def _evidence(run: RunFiles) -> dict[str, Any]:
         "notes": notes,
         "gains": tables.gain_rows(results),
         "stage_tables": stage_tables(results),
+        "gaming": gaming_section(run.over_optimisation),
         "template_text": results.controls.template.text,
         "findings": findings,
         "chexbert_findings": tables.findings(results.subsets, tables.CHEXBERT),
