@@ -96,14 +96,14 @@ def test_blocks_carry_chexbert_with_paired_intervals():
     truth = [p[1] for p in PAIRS]
     before, after = answers([p[0] for p in PAIRS], sets(0)), answers(truth, sets(1))
     out = block(before, after, truth, range(5), "greedy", SETTINGS)
-    assert out["baseline"]["chexbert_micro_14"]["mean"] == pytest.approx(4 / 11)
-    change = out["difference"]["chexbert_micro_14"]
+    assert out.baseline["chexbert_micro_14"]["mean"] == pytest.approx(4 / 11)
+    change = out.difference["chexbert_micro_14"]
     assert change["mean"] == pytest.approx(7 / 11) and change["low"] <= change["mean"] <= change["high"]
-    assert out["aligned"]["corpus_bleu4"]["mean"] == pytest.approx(1, abs=1e-6)
+    assert out.aligned["corpus_bleu4"]["mean"] == pytest.approx(1, abs=1e-6)
     assert seed_values([after, before], truth)["chexbert_micro_5"] == pytest.approx([1, 1 / 3])
     found = finding_blocks(before, after, truth, "greedy", SETTINGS)
-    assert found["chexbert/No Finding"]["baseline"]["f1"]["mean"] == pytest.approx(2 / 3)
-    assert found["chexbert/Cardiomegaly"]["difference"]["f1"]["mean"] == 1
+    assert found["chexbert/No Finding"].baseline["f1"]["mean"] == pytest.approx(2 / 3)
+    assert found["chexbert/Cardiomegaly"].difference["f1"]["mean"] == 1
     assert "finding/No Finding" not in found  # the rules' table is as it was: findings alone
 
 
@@ -111,7 +111,7 @@ def test_without_chexbert_nothing_of_it_is_reported():
     truth = [p[1] for p in PAIRS]
     plain = Answers(truth, {})
     out = block(plain, plain, truth, range(5), "greedy", SETTINGS)
-    assert not any("chexbert" in name for name in out["aligned"])
+    assert not any("chexbert" in name for name in out.aligned)
     assert chexbert_counts(["rouge_l", "lc_finding_f1"], {}, truth, truth) == {}
 
 

@@ -115,5 +115,5 @@ def test_a_gold_study_without_a_report_is_evaluated_against_its_labels():
     ]
     both = Answers(["Pulmonary edema.", "Clear lungs."], {}, counts={"chexpert_rule": counts})
     found = block(both, both, ["", "No acute disease."], range(2), "greedy", Evaluate(bootstrap=20))
-    assert found["aligned"]["chexpert_rule_micro13"]["mean"] == pytest.approx(2 / 3)  # tp Edema, fn Pleural Effusion
+    assert found.aligned["chexpert_rule_micro13"]["mean"] == pytest.approx(2 / 3)  # tp Edema, fn Pleural Effusion
     assert gold_counts(["x"], ["Clear."], [reported]) == {}

@@ -132,7 +132,11 @@ def _without_duplicates(recipe: Recipe, evaluated: Evaluated, boot: Boot) -> dic
         scores = list(aligned.scores[line])
         if changed:
             judge = from_recipe(line, recipe.judges)
-            rows = [short[i] for i in changed], [evaluated.references[i] for i in changed], [studies[i] for i in changed]
+            rows = (
+                [short[i] for i in changed],
+                [evaluated.references[i] for i in changed],
+                [studies[i] for i in changed],
+            )
             for i, answer in zip(changed, judge.score(*rows), strict=True):
                 scores[i] = answer.score
         cells = _paired((aligned.scores[line], scores), boot)
