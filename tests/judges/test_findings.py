@@ -107,7 +107,12 @@ def test_chexpert_rule_f1_by_hand():
     """{Edema, Pleural Effusion} against {Edema, Cardiomegaly, Atelectasis (uncertain)}: 2·1 / (2 + 3)."""
     answer = judge("chexpert_rule_f1", "Edema. Effusion.", "Edema. Cardiomegaly. Possible atelectasis. No pneumonia.")
     assert answer.score == pytest.approx(2 / 5)
-    assert answer.details == {"tp": ["Edema"], "fp": ["Pleural Effusion"], "fn": ["Atelectasis", "Cardiomegaly"]}
+    assert answer.details == {
+        "tp": ["Edema"],
+        "fp": ["Pleural Effusion"],
+        "fn": ["Atelectasis", "Cardiomegaly"],
+        "unread": 0,
+    }
 
 
 def test_chexpert_rule_f1_is_blind_to_side_and_size_and_sees_a_flip():

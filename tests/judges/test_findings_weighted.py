@@ -34,7 +34,7 @@ def f1(found, missed, invented):
         ("Pneumothorax.", "Lungs are clear.", f1(0, 0, 1), "an urgent one invented"),
         ("Possible edema.", "No edema.", f1(0, 0, 0.25), "a doubtful one weighs half"),
         ("Scoliosis.", "Lungs are clear.", f1(0, 0, 0.1), "a benign one"),
-        ("Right effusion.", "Left effusion.", f1(0.25, 0.25, 0), "the wrong side: half the credit, counted once"),
+        ("Right effusion.", "Left effusion.", f1(0.5 / 2.5, 0.5 - 0.5 / 2.5, 0), "the wrong side: 1 / 2.5, once"),
         ("Effusion.", "Left effusion.", f1(0.5 / 1.25, 0.5 - 0.5 / 1.25, 0), "side not said: 1 / 1.25"),
         ("Left effusion.", "Effusion.", 1, "more detail than the reference costs nothing"),
         ("Moderate edema.", "Mild edema.", f1(0.375 / 1.25, 0.375 - 0.375 / 1.25, 0), "one step; mild weighs 3/4"),
@@ -119,7 +119,7 @@ def test_the_details_explain_the_score_with_spans_of_both_texts():
     value, details = compare(encode(report), encode(reference))
     match, missed, invented = details["matches"][0], details["missed"][0], details["invented"][0]
     assert match["errors"] == ["wrong side", "size or severity not said"]
-    assert match["credit"] == pytest.approx(1 / 2.125)
+    assert match["credit"] == pytest.approx(1 / 2.625)
     assert reference[slice(*match["spans"][0])] == report[slice(*match["report_spans"][0])] == "effusion"
     assert missed["finding"] == "edema" and reference[slice(*missed["spans"][0])] == "Edema" and not missed["denied"]
     assert invented["finding"] == "nodule" and invented["support"] == 0
@@ -155,7 +155,7 @@ def test_the_tables_agree_with_each_other():
     assert weights["urgent"] > weights["actionable"] > weights["notable"] > weights["benign"] > 0
     assert {name for pair in kinship for name in pair} == names
     assert all(0 < value <= 1 and kinship[b, a] == value for (a, b), value in kinship.items())
-    assert all(0 < value <= 1 for value in cost.values()) and all(0 < value <= 1.5 for value in factor.values())
+    assert all(0 < value <= 2 for value in cost.values()) and all(0 < value <= 1.5 for value in factor.values())
 
 
 def test_a_pair_that_names_no_organ_is_refused(monkeypatch):

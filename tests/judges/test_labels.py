@@ -50,7 +50,7 @@ SENTENCES = [
     ("Opacity consistent with pneumonia.", {"Lung Opacity": 1, "Pneumonia": 1}),
     ("Superimposed infection.", {"Pneumonia": -1}),
     ("Nodular opacity.", {"Lung Opacity": 1, "Lung Lesion": -1}),
-    ("Congestive heart failure.", {"Edema": 1, "Cardiomegaly": -1}),
+    ("Congestive heart failure.", {"Edema": 1}),
     ("No heart failure.", {"Edema": 0}),
     # organs
     ("Normal heart size.", {"Cardiomegaly": 0}),

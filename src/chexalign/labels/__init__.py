@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from chexalign.labels import tables
 from chexalign.labels.context import ABSENT, PRESENT, UNCERTAIN, read
+from chexalign.labels.coordination import say_again
+from chexalign.labels.measures import measures_of, size_of
 from chexalign.labels.modifiers import describe
 from chexalign.labels.phrases import sentences
 
@@ -32,6 +35,7 @@ LABELS = (
     "Support Devices",
     "No Finding",
 )
+MEASURED = frozenset({"Lung Lesion", "Pneumothorax"})  # a measure near these is their size
 FINDINGS = LABELS[:-1]  # the 13 that name something
 
 
@@ -47,17 +51,25 @@ class Mention:
     zone: str | None = None  # apical, upper, middle, lower, basal, hilar, retrocardiac
     size: str | None = None  # small, moderate, large
     severity: str | None = None  # mild, moderate, severe
+    count: str | None = None  # one, two, many: of lesions and fractures
+    size_mm: float | None = None  # of lesions and pneumothoraces; measures.SEVERAL where too many are given
 
 
 def find_mentions(text: str) -> list[Mention]:
     """Every finding a report mentions, in the order of the text. "Nodular opacity" names two at one place."""
-    found = []
-    for items in sentences(text, tables.trie()):
+    return list(_mentions(text))
+
+
+@lru_cache(maxsize=20_000)
+def _mentions(text: str) -> tuple[Mention, ...]:
+    found, measures = [], measures_of(text)
+    for items in map(say_again, sentences(text, tables.trie())):
         readings = read(items)
         for reading, modifiers in zip(readings, describe(items, readings), strict=True):
             start, end = items[reading.first].start, items[reading.last].end
-            found.append(Mention(reading.label, reading.status, start, end, **modifiers))
-    return found
+            size = size_of(start, end, measures) if reading.label in MEASURED else None
+            found.append(Mention(reading.label, reading.status, start, end, **modifiers, size_mm=size))
+    return tuple(found)
 
 
 def label_report(text: str) -> dict[str, int | None]:

@@ -13,8 +13,15 @@ from typing import NamedTuple
 from chexalign.labels.phrases import Item
 
 PRESENT, ABSENT, UNCERTAIN = 1, 0, -1
-RANK = {"plain": 0, "doubtful": 1, "absent": 2, "not_excluded": 3, "elsewhere": 4}
-STATUS = {"plain": PRESENT, "doubtful": UNCERTAIN, "absent": ABSENT, "not_excluded": UNCERTAIN}  # elsewhere: no mention
+RANK = {"plain": 0, "doubtful": 1, "preferred": 1, "absent": 2, "not_excluded": 3, "kept": 4, "then": 5, "elsewhere": 5}
+STATUS = {  # elsewhere, and then (up to the next comma): no mention
+    "plain": PRESENT,
+    "doubtful": UNCERTAIN,
+    "preferred": UNCERTAIN,  # "favor X over Y": Y is denied
+    "absent": ABSENT,
+    "not_excluded": UNCERTAIN,
+    "kept": PRESENT,  # "no evidence that X has resolved"
+}
 NEW_STATEMENT = {  # what has to follow a comma or an "and" for a denial to end there
     "comma": ("size", "severity", "side", "zone", "anew", "article"),
     "join": ("anew", "article"),
@@ -23,6 +30,8 @@ NEW_STATEMENT = {  # what has to follow a comma or an "and" for a denial to end 
 LOOK_BACK = 3  # from an organ to the adjective before it
 LOOK_AHEAD = 9  # from an organ to the adjective after it
 DOUBT_AHEAD = 5  # from a finding to a doubt after it
+# "atelectasis versus pneumonia" casts doubt on the atelectasis, "atelectasis versus scar" names one shadow twice # our choice
+ALTERNATIVES = frozenset({"pneumonia", "edema", "consolidation", "lung lesion", "mass", "nodule", "pneumothorax"})
 CUE_AHEAD = 40  # from a finding to any cue after it
 
 
@@ -44,6 +53,8 @@ def read(items: Sequence[Item]) -> list[Reading]:
             reading = _organ(items, in_force, k)
         elif item.kind in ("says", "hints", "implies"):
             reading = _named(items, in_force[k], k)
+        elif item.kind == "denies":
+            reading = Reading(item.value, ABSENT, k, k)
         else:
             continue
         if reading is not None:
@@ -59,6 +70,10 @@ def scopes(items: Sequence[Item]) -> list[str]:
             scope = "plain"
         elif item.kind == "before":
             scope = _strongest(item.value, scope)
+        elif item.kind == "comma" and scope == "then":
+            scope = "plain"
+        elif item.kind == "over" and scope == "preferred":
+            scope = "absent"
         found.append(scope)
     return found
 
@@ -78,8 +93,10 @@ def _starts_anew(items: Sequence[Item], k: int) -> bool:
 
 
 def _named(items: Sequence[Item], scope: str, k: int) -> Reading | None:
-    status = STATUS.get(_strongest(scope, _after(items, k)))
-    kind = items[k].kind
+    status = STATUS.get("kept" if scope == "kept" else _strongest(scope, _after(items, k)))
+    kind, after = items[k].kind, next((i for i in items[k + 1 : k + 3] if i.first >= items[k].last), None)
+    if status == ABSENT and after is not None and after.kind == "of_change" and after.first == items[k].last:
+        status = PRESENT  # "no further pneumothorax enlargement"
     if status is None or (status == ABSENT and kind == "implies"):
         return None
     return Reading(items[k].value, UNCERTAIN if status == PRESENT and kind != "says" else status, k, k)
@@ -90,15 +107,37 @@ def _after(items: Sequence[Item], k: int) -> str:
     strongest, same_breath = "plain", True
     for j, item in enumerate(items[k + 1 : k + CUE_AHEAD], k + 1):
         away = item.first - items[k].last
-        if item.kind in ("stop", "anew") or away > CUE_AHEAD:
+        if away > CUE_AHEAD:
             break
+        if item.kind in ("stop", "anew"):
+            return _strongest(_of_a_process(items, j), strongest)
+        if item.kind == "last" and j == len(items) - 1:
+            strongest = _strongest(item.value, strongest)
         if item.kind == "colon" and len(items) == j + 2 and items[j + 1].kind == "before":  # "pneumothorax: no"
             strongest = _strongest(items[j + 1].value, strongest)
         if item.kind == "comma":
             same_breath = False
+        if item.kind == "versus" and away <= DOUBT_AHEAD and _other(items, j):
+            strongest = _strongest("doubtful", strongest)
         if item.kind == "after" and (item.value != "doubtful" or (same_breath and away <= DOUBT_AHEAD)):
             strongest = _strongest(item.value, strongest)
     return strongest
+
+
+def _other(items: Sequence[Item], versus: int) -> bool:
+    """Whether what follows a "versus" is a disease of its own."""
+    named = next((i for i in items[versus + 1 :] if i.kind in ("says", "hints")), None)
+    return named is not None and named.value.lower() in ALTERNATIVES
+
+
+def _of_a_process(items: Sequence[Item], stop: int) -> str:
+    """What is said after a stop of a process that has no name: "no pneumonia, although it is difficult to rule out"."""
+    for item in items[stop + 1 : stop + 1 + CUE_AHEAD]:
+        if item.kind in ("says", "hints", "implies", "stop", "anatomy"):
+            break
+        if item.kind == "after" and item.value == "not_excluded":
+            return "not_excluded"
+    return "plain"
 
 
 def _organ(items: Sequence[Item], in_force: Sequence[str], k: int) -> Reading | None:

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from chexalign.labels.context import Reading
 from chexalign.labels.phrases import Item
 
-KINDS = ("side", "zone", "size", "severity", "change")  # change: only in the tables of finding_f1_weighted
+KINDS = ("side", "zone", "size", "severity", "change", "count")  # change: only in the tables of finding_f1_weighted
 PLACE = ("side", "zone")
 BREAKS = ("stop", "comma", "join")
 SIZED = frozenset({"Pleural Effusion", "Pneumothorax", "Lung Lesion"})  # here "moderate" is a size, else a severity
 NO_SIDE = frozenset({"Cardiomegaly", "Enlarged Cardiomediastinum"})
 NO_ZONE = NO_SIDE | {"Support Devices", "Fracture"}
+COUNTED = frozenset({"Lung Lesion", "Fracture", "nodule", "mass", "cavity", "granuloma", "rib or bone fracture"})
+LUNG_ZONES = frozenset({"apical", "upper", "middle", "lower", "basal", "hilar", "retrocardiac"})
+TOO_MANY, SEVERAL = 4, "several"  # zones said of one finding: beyond three they place it nowhere # our choice
 ALONE = NO_ZONE | {"Edema"}  # neither lends its place to a neighbour nor borrows one
 
 Modifiers = dict[str, str]
@@ -61,11 +64,12 @@ def _lend(
     place: Modifiers, lender: Reading, own: Modifiers, borrower: Reading, items: Sequence[Item], traits: Traits
 ) -> None:
     """Two findings said in one breath share a place when only one of them has it: "scar or atelectasis at the base"."""
+    between = items[min(lender.last, borrower.last) + 1 : max(lender.first, borrower.first)]
     alike = lender.status == borrower.status or (traits.doubt_lends and lender.status and borrower.status)
+    alike = alike or any(item.kind == "over" for item in between)  # "atelectasis over infection at the left base"
     if not alike or {lender.label, borrower.label} & traits.alone or any(k in own for k in PLACE):
         return
-    left, right = (lender, borrower) if lender.first < borrower.first else (borrower, lender)
-    if not any(item.kind == "stop" for item in items[left.last + 1 : right.first]):
+    if not any(item.kind == "stop" for item in between):
         own.update({k: v for k, v in place.items() if k in PLACE})
 
 
@@ -81,8 +85,17 @@ def _near(items: Sequence[Item], spans: Sequence[tuple[int, int]]) -> list[list[
         near[n] += after
         left = max(left, last + 1)
     if near:
-        near[-1] += items[left:]
+        near[-1] += _without_what_is_well(items[left:])
     return near
+
+
+def _without_what_is_well(rest: Sequence[Item]) -> Sequence[Item]:
+    """What follows the last finding, up to a region that is called well: "left effusion, right base clear"."""
+    well = next((k for k, item in enumerate(rest) if item.kind == "fine"), None)
+    if well is None:
+        return rest
+    start = max((k for k in range(well) if rest[k].kind in BREAKS), default=None)
+    return rest if start is None else rest[:start]
 
 
 def _split(gap: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:
@@ -100,6 +113,8 @@ def _nearest(gap: Sequence[Item]) -> Sequence[Item]:
     """What stands before a sentence's first finding: what follows the last break, or all of it if that is bare."""
     described = False
     for k in range(len(gap) - 1, -1, -1):
+        if gap[k].kind == "other":
+            return gap[k + 1 :]
         described = described or gap[k].kind in KINDS
         if described and gap[k].kind in BREAKS:
             return gap[k + 1 :]
@@ -117,7 +132,11 @@ def _choose(items: Sequence[Item], label: str, traits: Traits) -> Modifiers:
         chosen[kind] = values[0].value
         if kind == "side" and len({i.value for i in values}) > 1:
             chosen[kind] = "bilateral"
+        if kind == "zone" and len({i.value for i in values} & LUNG_ZONES) >= TOO_MANY:
+            chosen[kind] = SEVERAL
         taken.update(i.first for i in values if kind not in PLACE)
+    if label in COUNTED and (counts := [i.value for i in items if i.kind == "count"]):
+        chosen["count"] = counts[0]
     if changes := [i.value for i in items if i.kind == "change"]:
         chosen["change"] = changes[0]
     return chosen

@@ -13,10 +13,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from chexalign.labels.plain import plain
+from chexalign.labels.spelling import meant
+
 _SLOT = re.compile(r"\([^)]*\)\??|\S+")
 _TOKEN = re.compile(r"\d+(?:\.\d+)?|(?:vs|dr|approx)\.|[^\W_\d]+(?:'[^\W_\d]+)?|[^\W_]+|[.,;:]|\n(?:\s*\n)?")
 _LINE_STARTS_ANEW = re.compile(r"\s*(?:[-*•]|\d+[.)]|[A-Z][a-z]|[A-Z][A-Z ]+:)")
 _PREFIX = 3
+_WRAPPED = 40  # characters: a line that is longer may go on in the next one # our choice
+_GOES_ON = re.compile(
+    r"(?:,|\b(?:no|or|and|nor|of|the|with|without|in|at|is|are|for|pleural|to|a|an|small|left|right))\s*$",
+    re.IGNORECASE,
+)
+_SPELLED = 100_000  # words whose meaning a trie remembers
 SENTENCE_END = frozenset({".", ";", "\n"})
 
 
@@ -63,6 +72,35 @@ class Trie:
     prefixes: dict[str, list[tuple[str, Trie]]] = field(default_factory=dict)
     any_word: Trie | None = None
     tags: tuple[Tag, ...] = ()
+    spelled: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the root's: a word → the words it stands for
+    known: tuple[frozenset[str], tuple[str, ...]] | None = None  # the root's: all words, all prefixes below it
+
+    def meant(self, word: str) -> tuple[str, ...]:
+        """The word or words of this trie's phrases that a word stands for (spelling.py); itself where there are none."""
+        if (found := self.spelled.get(word)) is None:
+            if len(self.spelled) >= _SPELLED:
+                self.spelled.clear()
+            found = self.spelled[word] = meant(word, self.knows)
+        return found
+
+    def knows(self, word: str) -> bool:
+        """Whether a phrase holds this word, or a prefix of it."""
+        if self.known is None:
+            words: set[str] = set()
+            prefixes: set[str] = set()
+            todo = [self]
+            while todo:
+                node = todo.pop()
+                words.update(node.words)
+                rows = [row for bucket in node.prefixes.values() for row in bucket]
+                prefixes.update(prefix for prefix, _ in rows)
+                todo += [
+                    *node.words.values(),
+                    *(child for _, child in rows),
+                    *([node.any_word] if node.any_word else []),
+                ]
+            self.known = (frozenset(words), tuple(prefixes))
+        return word in self.known[0] or word.startswith(self.known[1])
 
     def add(self, phrase: str, tag: Tag) -> None:
         if any(word.endswith("?") for words in expand(phrase) for word in words):
@@ -120,36 +158,52 @@ def lower_keep_length(text: str) -> str:
     return lowered if len(lowered) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
 
 
-def tokens_of(text: str) -> list[Token]:
-    """Words, numbers and the punctuation that matters. A line break counts where a new line starts a new sentence."""
-    lowered = lower_keep_length(text)
-    tokens = [Token(m.group(), m.start(), m.end()) for m in _TOKEN.finditer(lowered)]
-    if "\n" not in text:
-        return tokens
-    kept = []
-    for token in tokens:
-        if token.word[0] != "\n":
-            kept.append(token)
-        elif len(token.word) > 1 or _LINE_STARTS_ANEW.match(text, token.end):
-            kept.append(Token("\n", token.start, token.end))
-    return kept
+def tokens_of(text: str, root: Trie | None = None) -> list[Token]:
+    """Words, numbers and the punctuation that matters, at their places in `text`, as `root` spells them.
+
+    A line break counts where a line ends a sentence: it is short, or the next one starts anew.
+    """
+    read, at = plain(text)
+    tokens, line_start = [], 0
+    for m in _TOKEN.finditer(lower_keep_length(read)):
+        word, (start, end) = m.group(), m.span()
+        if word[0] == "\n":
+            if len(word) == 1 and not _ends_line(read, line_start, start, end):
+                line_start = end
+                continue
+            word, line_start = "\n", end
+        place = (start, end) if at is None else (at[start], at[end - 1] + 1)
+        tokens += [Token(w, *place) for w in ((word,) if root is None else root.spelled.get(word) or root.meant(word))]
+    return tokens
+
+
+def _ends_line(text: str, start: int, at: int, after: int) -> bool:
+    return bool(_LINE_STARTS_ANEW.match(text, after)) or (
+        at - start < _WRAPPED and not _GOES_ON.search(text, start, at)
+    )
 
 
 def sentences(text: str, trie: Trie) -> Iterator[list[Item]]:
-    """The tagged items of each sentence of a text, left to right."""
-    tokens = tokens_of(text)
+    """The tagged items of each sentence of a text, left to right; sentences without any are left out."""
+    return (items for items, _ in sentences_with_words(text, trie) if items)
+
+
+def sentences_with_words(text: str, trie: Trie) -> Iterator[tuple[list[Item], list[str]]]:
+    """The tagged items of each sentence of a text, and its words."""
+    tokens = tokens_of(text, trie)
     items: list[Item] = []
-    at = 0
+    at = start = 0
     while at < len(tokens):
         if tokens[at].word in SENTENCE_END:
-            if items:
-                yield items
+            if at > start:
+                yield items, [t.word for t in tokens[start:at]]
                 items = []
             at += 1
+            start = at
             continue
         end, tags = trie.longest(tokens, at)
         for kind, value in tags:
             items.append(Item(kind, value, tokens[at].start, tokens[end - 1].end, at, end))
         at = max(end, at + 1)
-    if items:
-        yield items
+    if at > start:
+        yield items, [t.word for t in tokens[start:at]]

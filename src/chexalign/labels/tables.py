@@ -11,6 +11,7 @@ from importlib import resources
 from chexalign.labels.phrases import Tag, Trie
 
 FILES = ("findings.toml", "cues.toml", "modifiers.toml")
+READ = (*FILES, "plain.toml", "spelling.toml")  # what the reading depends on
 
 
 @cache
@@ -24,7 +25,7 @@ def trie() -> Trie:
 @cache
 def version() -> str:
     """Eight hex digits that change with any table: part of the version of every judge built on the labels."""
-    return hashlib.blake2b("".join(_text(name) for name in FILES).encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b("".join(_text(name) for name in READ).encode(), digest_size=4).hexdigest()
 
 
 def entries(files: tuple[str, ...] = FILES) -> Iterator[tuple[str, Tag]]:
@@ -39,7 +40,7 @@ def entries(files: tuple[str, ...] = FILES) -> Iterator[tuple[str, Tag]]:
 def _tag(name: str, table: str, key: str) -> Tag:
     if name == "findings.toml":
         return Tag("ignore", "") if table == "ignore" else Tag(key, table)
-    return Tag(key, table) if key in ("before", "after") else Tag(table, key)
+    return Tag(key, table) if key in ("before", "after", "last") else Tag(table, key)
 
 
 def _text(name: str) -> str:

@@ -11,12 +11,16 @@ Inspired by RadGraph F1, and not RadGraph.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any, Literal
 
 from chexalign.judges.contract import Judge, TextJudge
-from chexalign.labels import FINDINGS, Mention, find_mentions, label_report, positive_set, tables
+from chexalign.judges.findings.scrutiny import Scrutiny, after_comparing, before_comparing, charged, scrutinize
+from chexalign.judges.findings.statements import version
+from chexalign.labels import FINDINGS, Mention, find_mentions, label_report, positive_set
+from chexalign.labels.measures import same_size
 from chexalign.labels.readability import ENGLISH
 
 UNCERTAIN_IS_POSITIVE = True  # in chexpert_rule_f1: the convention of CheXbert's report-generation mode
@@ -38,6 +42,8 @@ class Unit:
     certain: bool
     zones: frozenset[str]
     level: int | None
+    size_mm: float | None = None
+    count: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         row = {"label": self.label, "side": self.side, "certain": self.certain, "level": self.level}
@@ -66,7 +72,10 @@ def _merge(label: str, side: str | None, mentions: list[Mention]) -> Unit:
     """Order never matters: certain if any mention is, all zones, the highest level."""
     zones = {SAME_ZONE.get(m.zone, m.zone) for m in mentions if m.zone}
     levels = [LEVELS[word] for m in mentions for word in (m.size, m.severity) if word]
-    return Unit(label, side, any(m.status == 1 for m in mentions), frozenset(zones), max(levels, default=None))
+    size = max((m.size_mm for m in mentions if m.size_mm is not None), default=None)
+    count = next((m.count for m in mentions if m.count), None)
+    certain = any(m.status == 1 for m in mentions)
+    return Unit(label, side, certain, frozenset(zones), max(levels, default=None), size, count)
 
 
 def credit(report: Unit, reference: Unit) -> float:
@@ -78,12 +87,21 @@ def credit(report: Unit, reference: Unit) -> float:
         parts.append(len(report.zones & reference.zones) / len(report.zones | reference.zones))
     if reference.level:
         parts.append(float(report.level == reference.level))
+    if reference.size_mm is not None and report.size_mm is not None:
+        parts.append(float(same_size(report.size_mm, reference.size_mm)))
+    if reference.count and report.count:
+        parts.append(float(report.count == reference.count))
     return sum(parts) / len(parts)
 
 
-def compare_units(report: tuple[Unit, ...], reference: tuple[Unit, ...]) -> tuple[float, dict[str, Any]]:
-    """F1 = 2·C / (n_report + n_reference), 1 when both are empty. Units of one finding are paired in the best way."""
-    total, n_report, matches = 0.0, 0, []
+def compare_units(
+    report: tuple[Unit, ...], reference: tuple[Unit, ...], contradicted: frozenset[str] = frozenset()
+) -> tuple[float, dict[str, Any]]:
+    """F1 = 2·C / (n_report + n_reference), 1 when both are empty. Units of one finding are paired in the best way.
+
+    A finding that the report states and denies is one unit more of the report, which nothing matches.
+    """
+    total, n_report, matches = 0.0, len(contradicted), []
     for label in FINDINGS:
         theirs = [u for u in reference if u.label == label]
         ours = _as_many(tuple(u for u in report if u.label == label), theirs)
@@ -122,11 +140,37 @@ def positive_findings(text: str) -> frozenset[str]:
     return positive_set(label_report(text), uncertain_is_positive=UNCERTAIN_IS_POSITIVE) - {"No Finding"}
 
 
-def compare_sets(report: frozenset[str], reference: frozenset[str]) -> tuple[float, dict[str, Any]]:
-    """2·tp / (2·tp + fp + fn), 1 when both sets are empty."""
+def compare_sets(
+    report: frozenset[str], reference: frozenset[str], contradicted: frozenset[str] = frozenset()
+) -> tuple[float, dict[str, Any]]:
+    """2·tp / (2·tp + fp + fn), 1 when both sets are empty; a finding that is stated and denied is an fp more."""
     details = {"tp": sorted(report & reference), "fp": sorted(report - reference), "fn": sorted(reference - report)}
-    total = len(report) + len(reference)
+    total = len(report) + len(reference) + len(contradicted)
     return (2 * len(details["tp"]) / total if total else 1.0), details
+
+
+@dataclass(frozen=True, slots=True)
+class Scrutinized:
+    """A text's features, and what it owes an explanation for."""
+
+    features: Any
+    scrutiny: Scrutiny
+
+
+def _judge(name: str, version: str, encode: Callable[[str], Any], compare: Callable[..., Any]) -> TextJudge:
+    """The judge of two pure functions, which charges for what is unread or contradicted (scrutiny.py)."""
+
+    def read(text: str) -> Scrutinized:
+        return Scrutinized(encode(text), scrutinize(text))
+
+    def compared(report: Scrutinized, reference: Scrutinized) -> tuple[float, dict[str, Any]]:
+        ours, theirs = report.scrutiny, reference.scrutiny
+        if (said := before_comparing(ours, theirs)) is not None:
+            return said
+        score, details = compare(report.features, reference.features, charged(ours, theirs)[1])
+        return after_comparing(score, details, ours, theirs)
+
+    return TextJudge(name, version, read, compared, reads=ENGLISH)
 
 
 def chexpert_rule_f1(*, truth: Literal["report", "labels"] = "report") -> Judge:
@@ -135,10 +179,8 @@ def chexpert_rule_f1(*, truth: Literal["report", "labels"] = "report") -> Judge:
         from chexalign.judges.findings.truth import LabelF1
 
         return LabelF1()
-    return TextJudge(
-        "chexpert_rule_f1", f"1 uncertain=1 rules {tables.version()}", positive_findings, compare_sets, reads=ENGLISH
-    )
+    return _judge("chexpert_rule_f1", f"2 uncertain=1 rules {version()}", positive_findings, compare_sets)
 
 
 def finding_f1() -> TextJudge:
-    return TextJudge("finding_f1", f"1 rules {tables.version()}", units, compare_units, reads=ENGLISH)
+    return _judge("finding_f1", f"2 rules {version()}", units, compare_units)

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import tomllib
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, NamedTuple
 
 from chexalign.labels import tables
 from chexalign.labels.context import ABSENT, PRESENT, Reading, read, scopes, size_status
+from chexalign.labels.coordination import say_again
+from chexalign.labels.measures import measures_of, size_of
 from chexalign.labels.modifiers import Modifiers, Traits, describe
-from chexalign.labels.phrases import Item, Tag, Trie, sentences
+from chexalign.labels.phrases import Item, Tag, Trie, sentences_with_words
 
 LOOK_BACK, LOOK_AHEAD = 4, 9  # words between an organ and what is said of it # our choice
-NEAR = 60  # characters between a measure and its finding # our choice
 NAMES_AHEAD, ITEMS_AHEAD = 3, 20  # from an opacity to the finding that explains it # our choice
 MEASURED = frozenset({"nodule", "mass", "cavity", "pneumothorax", "granuloma"})
 SIZED = MEASURED | {"pleural effusion"}  # here "moderate" is a size, else a severity
 SHADOW = "opacity"
-_MEASURE = re.compile(r"(\d+(?:\.\d+)?)\s?-?(cm|mm)\b", re.IGNORECASE)
+ABDOMEN = "bowel or abdomen"  # says nothing about a chest
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +77,9 @@ def vocabulary() -> Vocabulary:
 def entries(concepts: dict[str, Any]) -> Iterator[tuple[str, Tag]]:
     """Every phrase of concepts.toml with its meaning."""
     for name, row in concepts["finding"].items():
-        for kind in ("says", "hints", "implies"):
+        for kind in ("says", "hints", "implies", "denies"):
             yield from ((phrase, Tag(kind, name)) for phrase in row.get(kind, ()))
-    for kind in ("zone", "organ", "quality", "change", "explains", "body"):
+    for kind in ("zone", "organ", "quality", "change", "explains", "body", "all_well", "harmless"):
         for value, phrases in concepts[kind].items():
             yield from ((phrase, Tag(kind, value)) for phrase in phrases)
     yield from ((phrase, Tag("ignore", "")) for phrase in concepts["ignore"]["phrases"])
@@ -93,26 +92,44 @@ def _pair(text: str, concepts: dict[str, Any]) -> tuple[str, str]:
     return organ, quality
 
 
-def read_text(text: str) -> tuple[list[ConceptMention], bool]:
-    """Every finding the text mentions, denied ones too, and whether the text speaks of a chest at all."""
+class TextReading(NamedTuple):
+    mentions: tuple[ConceptMention, ...]  # denied findings too
+    speaks: bool  # whether the text speaks of a chest at all
+    unread: tuple[str, ...]  # sentences with words of their own in which nothing was read, in lower case
+
+
+@lru_cache(maxsize=50_000)
+def read_text(text: str) -> TextReading:
+    """Every finding the text mentions, and what of it the vocabulary cannot read."""
     words, found, speaks = vocabulary(), [], False
-    measures = [(m.start(), float(m[1]) * (10 if m[2].lower() == "cm" else 1)) for m in _MEASURE.finditer(text)]
-    for items in sentences(text, words.trie):
+    unread: list[str] = []
+    measures = measures_of(text)
+    for tagged, said in sentences_with_words(text, words.trie):
+        items = say_again(tagged)
         readings = sorted([*read(items), *_pairs_read(items, words.pairs)], key=lambda r: (r.first, r.last))
-        speaks = speaks or bool(readings) or _calls_normal(items)
+        normal = not readings and _calls_normal(items)
+        speaks = speaks or any(r.label != ABDOMEN for r in readings) or normal
+        if not readings and not normal and _states_something(items, said):
+            unread.append(" ".join(said))
         explained = _explained(items, readings)
         readings = [r for n, r in enumerate(readings) if n not in explained]
         for r, how in zip(readings, describe(items, readings, words.traits), strict=True):
             start, end = items[r.first].start, items[r.last].end
-            size = _size_of(start, end, measures) if r.label in MEASURED else None
+            size = size_of(start, end, measures) if r.label in MEASURED else None
             found.append(ConceptMention(r.label, r.status, start, end, how, size))
-    return found, speaks
+    return TextReading(tuple(found), speaks, tuple(unread))
+
+
+def _states_something(items: Sequence[Item], words: Sequence[str]) -> bool:
+    """A sentence with words that is not of the kind that states nothing (concepts.toml: harmless)."""
+    return any(len(w) > 1 and w.isalpha() for w in words) and not any(i.kind == "harmless" for i in items)
 
 
 def _calls_normal(items: Sequence[Item]) -> bool:
-    """A part of the body, and a word that denies something or calls it normal: "lungs are clear", "no acute disease"."""
+    """ "NAD", or a part of the body and a word that calls it normal, denies something or could not judge it."""
     normal = any(i.value in ("normal", "absent") and i.kind in ("quality", "before", "after") for i in items)
-    return normal and any(i.kind in ("organ", "body") for i in items)
+    judged = normal or any(i.kind == "limits" for i in items)
+    return any(i.kind == "all_well" for i in items) or (judged and any(i.kind in ("organ", "body") for i in items))
 
 
 def _explained(items: Sequence[Item], readings: Sequence[Reading]) -> set[int]:
@@ -126,13 +143,6 @@ def _explained(items: Sequence[Item], readings: Sequence[Reading]) -> set[int]:
             if named and any(i.kind == "explains" for i in items[shadow.last + 1 : later.first]):
                 found.add(n)
     return found
-
-
-def _size_of(start: int, end: int, measures: list[tuple[int, float]]) -> float | None:
-    """The measure nearest to the finding, in mm, if any is near."""
-    at = bisect_left(measures, (start, 0.0))
-    near = [(min(abs(p - start), abs(p - end)), mm) for p, mm in measures[max(0, at - 1) : at + 2]]
-    return min(near)[1] if near and min(near)[0] <= NEAR else None
 
 
 def _pairs_read(items: Sequence[Item], pairs: dict[tuple[str, str], str]) -> Iterator[Reading]:

@@ -8,7 +8,15 @@ from chexalign.errors import Abstain
 from chexalign.judges.columns import library_form
 from chexalign.judges.contract import Judgement, Studies, without_reading
 from chexalign.judges.findings.overlap import compare_sets, positive_findings
-from chexalign.labels import positive_set, tables
+from chexalign.judges.findings.scrutiny import (
+    NOTHING_OWED,
+    after_comparing,
+    before_comparing,
+    charged,
+    scrutinize,
+)
+from chexalign.judges.findings.statements import version
+from chexalign.labels import positive_set
 from chexalign.labels.readability import ENGLISH
 from chexalign.labels.truth import study_labels
 from chexalign.records import Study
@@ -33,7 +41,7 @@ class LabelF1:
     name = "chexpert_rule_f1"
 
     def __init__(self) -> None:
-        self.version = f"1 truth=labels uncertain=1 rules {tables.version()}"
+        self.version = f"2 truth=labels uncertain=1 rules {version()}"
 
     @library_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
@@ -50,5 +58,9 @@ def _one(report: str, study: Study) -> Judgement:
         return Judgement(None, str(reason))
     if (plain := without_reading(report, 0.0, ENGLISH)) is not None:
         return plain
-    score, details = compare_sets(positive_findings(report), truth)
+    ours = scrutinize(report)
+    if (silent := before_comparing(ours, NOTHING_OWED)) is not None:
+        return Judgement(silent[0], details=silent[1])
+    score, details = compare_sets(positive_findings(report), truth, charged(ours, NOTHING_OWED)[1])
+    score, details = after_comparing(score, details, ours, NOTHING_OWED)
     return Judgement(score, details=details)

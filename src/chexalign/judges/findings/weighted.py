@@ -22,13 +22,14 @@ from typing import Any, NamedTuple
 
 from chexalign.errors import Abstain
 from chexalign.judges.contract import TextJudge
+from chexalign.judges.findings.scrutiny import NO_CHEST, contradictions
 from chexalign.judges.findings.statements import ConceptMention, read_text, table, version, vocabulary
 from chexalign.labels.context import ABSENT, PRESENT
+from chexalign.labels.measures import same_size
 from chexalign.labels.readability import ENGLISH
 
 LEVELS = {"small": 1, "mild": 1, "moderate": 2, "large": 3, "severe": 3}  # our choice: size and severity are one scale
 SAME_ZONE = {"apical": "upper", "basal": "lower", "retrocardiac": "lower"}  # our choice: near synonyms
-SAME_SIZE = 0.7  # our choice: two measures agree when the smaller is at least this share of the larger
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class State:
     level: int | None
     change: str | None  # better, worse, same
     size_mm: float | None
+    count: str | None
     spans: tuple[tuple[int, int], ...]
     weight: float = 0.0
 
@@ -50,6 +52,8 @@ class Features(NamedTuple):
     states: tuple[State, ...]
     denied: frozenset[str]
     speaks: bool  # whether the text speaks of a chest at all
+    unread: tuple[str, ...] = ()  # sentences that the rules cannot read
+    contradicted: frozenset[str] = frozenset()  # names that are stated and denied
 
 
 class Scale(NamedTuple):
@@ -75,7 +79,8 @@ def encode(text: str) -> Features:
 
     Bilateral is left and right. What is said without a side is about the sides named elsewhere, if any.
     """
-    mentions, speaks = read_text(text)
+    mentions, speaks, unread = read_text(text)
+    contradicted = contradictions(text, ((m.name, m.modifiers.get("side"), m) for m in mentions))
     said: dict[str, dict[str | None, list[ConceptMention]]] = {}
     for m in mentions:
         if m.status != ABSENT:
@@ -87,7 +92,7 @@ def encode(text: str) -> Features:
         anywhere = said[name].pop(None, []) if len(said[name]) > 1 else []
         sides = [s for s in ("left", "right", None) if s in said[name]]
         states += [_merge(name, s, said[name][s] + anywhere, len(sides)) for s in sides]
-    return Features(tuple(states), frozenset(m.name for m in mentions) - frozenset(said), speaks)
+    return Features(tuple(states), frozenset(m.name for m in mentions) - frozenset(said), speaks, unread, contradicted)
 
 
 def _merge(name: str, side: str | None, said: Sequence[ConceptMention], n_sides: int) -> State:
@@ -102,7 +107,8 @@ def _merge(name: str, side: str | None, said: Sequence[ConceptMention], n_sides:
         zones=frozenset(SAME_ZONE.get(z, z) for m in said if (z := m.modifiers.get("zone"))),
         level=level,
         change=changes.pop() if len(changes) == 1 else None,
-        size_mm=max((m.size_mm for m in said if m.size_mm), default=None),
+        size_mm=max((m.size_mm for m in said if m.size_mm is not None), default=None),
+        count=next((c for m in said if (c := m.modifiers.get("count"))), None),
         spans=tuple(sorted({(m.start, m.end) for m in said})),
         weight=_weight(name, level, certain, n_sides),
     )
@@ -131,9 +137,11 @@ def attribute_errors(report: State, reference: State) -> list[str]:
         found.append("doubt")
     if report.change and reference.change and report.change != reference.change:
         found.append("wrong change")
-    sizes = [s for s in (report.size_mm, reference.size_mm) if s]
-    if len(sizes) == 2 and min(sizes) < SAME_SIZE * max(sizes):
+    sizes = [s for s in (report.size_mm, reference.size_mm) if s is not None]
+    if len(sizes) == 2 and not same_size(*sizes):
         found.append("wrong measure")
+    if report.count and reference.count and report.count != reference.count:
+        found.append("wrong number")
     return found
 
 
@@ -147,10 +155,11 @@ def speaks_for(one: State, other: State, others: Sequence[State]) -> bool:
 def compare(report: Features, reference: Features) -> tuple[float, dict[str, Any]]:
     """The score, and what it is made of: matches with their credit and errors, what was missed, what was invented."""
     if not reference.speaks:
-        raise Abstain("the reference says nothing about a chest that the rules can read")
+        raise Abstain(f"the reference {NO_CHEST}")
     if not report.speaks:
-        return 0.0, {"note": "the report says nothing about a chest that the rules can read"}
-    _, _, cost, kinship = scale()
+        return 0.0, {"note": f"the report {NO_CHEST}", "unread": len(report.unread)}
+    weights, _, cost, kinship = scale()
+    contradicted = report.contradicted - reference.contradicted
     found = missed = invented = 0.0
     rows: dict[str, list[dict[str, Any]]] = {"matches": [], "missed": [], "invented": []}
     for theirs in reference.states:
@@ -160,6 +169,8 @@ def compare(report: Features, reference: Features) -> tuple[float, dict[str, Any
             if kin and speaks_for(ours, theirs, reference.states):
                 earned = kin / (1 + sum(cost[error] for error in attribute_errors(ours, theirs)))
                 best, credit = (ours, earned) if earned > credit else (best, credit)
+        if best and best.name in contradicted:
+            credit *= cost["contradicted"]
         found, missed = found + theirs.weight * credit, missed + theirs.weight * (1 - credit)
         if best:
             rows["matches"].append({**_row(theirs), **_match(best, theirs), "credit": credit})
@@ -168,12 +179,16 @@ def compare(report: Features, reference: Features) -> tuple[float, dict[str, Any
     for ours in report.states:
         akin = (r for r in reference.states if speaks_for(r, ours, report.states))
         support = max((kinship.get((ours.name, r.name), 0.0) for r in akin), default=0.0)
+        if ours.name in contradicted:
+            support *= cost["contradicted"]
         invented += ours.weight * (1 - support)
         if support < 1:
             rows["invented"].append({**_row(ours), "support": support})
-    agreed = found + scale().weights["rest_of_chest"]
-    weights = {"found": found, "missed": missed, "invented": invented}
-    return 2 * agreed / (2 * agreed + missed + invented), {"weights": weights, **rows}
+    invented += weights["unread_sentence"] * max(0, len(report.unread) - len(reference.unread))
+    agreed = found + weights["rest_of_chest"]
+    parts = {"found": found, "missed": missed, "invented": invented}
+    told = {"unread": len(report.unread), **({"contradicted": sorted(contradicted)} if contradicted else {})}
+    return 2 * agreed / (2 * agreed + missed + invented), {"weights": parts, **rows, **told}
 
 
 def _row(state: State) -> dict[str, Any]:
@@ -205,4 +220,4 @@ def _spans(spans: Iterable[Sequence[int]], kind: str, label: str) -> list[dict[s
 
 
 def finding_f1_weighted() -> TextJudge:
-    return TextJudge("finding_f1_weighted", f"1 rules {version()}", encode, compare, reads=ENGLISH)
+    return TextJudge("finding_f1_weighted", f"2 rules {version()}", encode, compare, reads=ENGLISH)

@@ -32,12 +32,21 @@ from chexalign.judges.contract import (
     without_judging,
     without_reading,
 )
+from chexalign.judges.findings.scrutiny import (
+    NOTHING_OWED,
+    Scrutiny,
+    after_comparing,
+    before_comparing,
+    charged,
+    scrutinize,
+)
+from chexalign.judges.findings.statements import version
 from chexalign.judges.findings.truth import UNASKED, truth_of
 from chexalign.judges.prompted import entailment
 from chexalign.judges.prompted.base import LlmJudge, abstained, fill, prompt_text
 from chexalign.judges.prompted.parsing import json_object, parse_failed
 from chexalign.judges.prompted.sheet import BY_NAME, STATUS, FactSheet, no_finding
-from chexalign.labels import LABELS, find_mentions, positive_set, sum_up, tables
+from chexalign.labels import LABELS, find_mentions, positive_set, sum_up
 from chexalign.labels.readability import ENGLISH
 from chexalign.llm.reply import Reply, user
 
@@ -70,10 +79,10 @@ class Facts(LlmJudge):
 
     @property
     def version(self) -> str:
-        how = f"{self._prompts}, {self.llm_version}" if self.has_model else f"rules {tables.version()}"
+        how = f"{self._prompts}, {self.llm_version}" if self.has_model else f"rules {version()}"
         labels = 14 if self.no_finding else 13
         against = ", truth labels" if self.truth == "labels" else ""
-        return f"1 beta {self.beta:g} eps {self.eps:g}, {labels} labels, uncertain {self.uncertain}{against}, {how}"
+        return f"2 beta {self.beta:g} eps {self.eps:g}, {labels} labels, uncertain {self.uncertain}{against}, {how}"
 
     @property
     def _prompts(self) -> str:
@@ -124,19 +133,37 @@ class Facts(LlmJudge):
         said, truth = sheets[report], sheets[reference]
         if isinstance(truth, Abstain):
             return abstained(type(truth)(f"the reference: {truth}"))
-        return self._judge(said, truth.labels)
+        return self._judge(said, truth.labels, truth.scrutiny or NOTHING_OWED)
 
-    def _judge(self, said: FactSheet | Abstain, truth: Mapping[str, int | None]) -> Judgement:
+    def _judge(
+        self, said: FactSheet | Abstain, truth: Mapping[str, int | None], theirs: Scrutiny = NOTHING_OWED
+    ) -> Judgement:
         if isinstance(said, Abstain):
             return abstained(type(said)(f"the report: {said}"))
-        score, details = self.compare(said.labels, truth)
+        ours = said.scrutiny
+        try:
+            if ours and (nothing := before_comparing(ours, theirs)) is not None:
+                return Judgement(nothing[0], details=nothing[1])
+        except Abstain as reason:
+            return abstained(reason)
+        both = charged(ours, theirs)[1] if ours else frozenset[str]()
+        score, details = self.compare(said.labels, truth, both)
+        if ours:
+            score, told = after_comparing(score, {}, ours, theirs)
+            details = {**details, "unread": told["unread"]}
         return Judgement(score, details={**details, "facts": list(said.facts), **said.cost})
 
-    def compare(self, said: Mapping[str, int | None], truth: Mapping[str, int | None]) -> tuple[float, dict[str, Any]]:
+    def compare(
+        self,
+        said: Mapping[str, int | None],
+        truth: Mapping[str, int | None],
+        both: frozenset[str] = frozenset(),
+    ) -> tuple[float, dict[str, Any]]:
+        """`both`: labels that the report states and denies, a contradiction too."""
         left_out = set() if self.no_finding else {"No Finding"}
         sets = [positive_set(x, uncertain_is_positive=self.uncertain == "positive") - left_out for x in (said, truth)]
         claimed, holds = sets
-        contradicted = {label for label in holds if said.get(label) == 0}
+        contradicted = {label for label in holds if said.get(label) == 0} | (both & holds)
         tp, fp, fn = claimed & holds, (claimed - holds) | contradicted, holds - claimed
         precision, recall, score = f_beta(len(tp), len(fp), len(fn), beta=self.beta, eps=self.eps)
         named = {"tp": sorted(tp), "fp": sorted(fp), "fn": sorted(fn), "contradicted": sorted(contradicted)}
@@ -169,7 +196,7 @@ def read_by_rules(text: str) -> FactSheet:
     for start, end in clauses(text):
         here = {m.label: words[m.status] for m in mentions if start <= m.start < end}
         facts.append({"fact": text[start:end].strip(), "labels": here})
-    return FactSheet(tuple(facts), sum_up(mentions), {})
+    return FactSheet(tuple(facts), sum_up(mentions), {}, scrutinize(text))
 
 
 def read_reply(reply: Reply) -> FactSheet | Abstain:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from chexalign.judges.findings.scrutiny import Scrutiny
 from chexalign.labels import LABELS
 
 STATUS = {"present": 1, "absent": 0, "uncertain": -1}
@@ -19,6 +20,7 @@ class FactSheet:
     facts: tuple[dict[str, Any], ...]
     labels: Mapping[str, int | None]
     cost: Mapping[str, Any]
+    scrutiny: Scrutiny | None = None  # by rules: what they could not read, and what is stated and denied
 
 
 def no_finding(labels: Mapping[str, int | None]) -> dict[str, int | None]:
