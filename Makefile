@@ -16,7 +16,7 @@ TORCH ?= torch==2.13.0
 endif
 TORCH_FROM ?=
 
-.PHONY: setup demo test bench check lock test-oldest test-newest test-pythons clean
+.PHONY: setup demo test bench check docs lock test-oldest test-newest test-pythons clean
 
 setup: $(STAMP)
 
@@ -39,7 +39,7 @@ demo: setup
 test: setup
 	$(BIN)/pytest
 
-# Side by side with TRL; about 25 minutes on two quiet cores. Rewrites the tables of docs/understand/engine.md.
+# Side by side with TRL; about 25 minutes on two quiet cores. Rewrites the tables of docs/evidence/engine.md.
 bench: setup
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/online.py
@@ -49,6 +49,19 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site: build/docs/index.html, read from the disk. Its small environment holds no torch: docstrings are parsed, not imported.
+SITE := .venv-docs
+
+docs: $(SITE)/.ready
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build  # not --quiet: it would hush the warnings that must fail
+	@echo "site: build/docs/index.html"
+
+$(SITE)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/pip install --quiet --upgrade pip
+	$(SITE)/bin/pip install --quiet --group docs
+	touch $@
 
 # ---- versions: uv resolves, in an environment of its own; the results of the tests below are kept in docs
 
@@ -96,4 +109,4 @@ test-pythons:
 	for python in $(PYTHONS); do tests/quick.sh $$python $(LOCK) || exit 1; done
 
 clean:
-	rm -rf $(VENV) .venv-* .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-* build .pytest_cache .ruff_cache .mypy_cache
