@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.docs.blocks import Block, blocks
 
+from chexalign.data import check_sources
 from chexalign.judges.registry import JUDGES
 from chexalign.recipe.files import build_recipe, parse_yaml
 
@@ -36,7 +37,9 @@ def test_every_recipe_and_part_of_one_is_read(block):
     assert set(recipe.get("judges", {})) <= set(JUDGES)
     if "judges" in raw.get("score", {}) and "pairs" not in raw:
         recipe |= {"pairs": {"judge": raw["score"]["judges"][0]}}
-    assert build_recipe(recipe, str(block)).name
+    if "studies" in raw:
+        recipe["studies"] = raw["studies"]
+    check_sources(build_recipe(recipe, str(block)).studies)
 
 
 @pytest.mark.parametrize("page", BY_PAGE, ids=lambda page: page.name)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from chexalign.data import SOURCES
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -57,3 +59,8 @@ def test_every_page_that_the_code_names_exists():
 def test_every_page_is_reached_from_the_index():
     reached = {target for target, _ in links(ROOT / "docs/index.md")}
     assert set(PAGES) - {ROOT / "README.md", ROOT / "docs/index.md"} <= reached
+
+
+def test_every_source_is_on_the_page_of_sources():
+    listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/use/data.md").read_text(), flags=re.M)
+    assert sorted(listed) == sorted(SOURCES)

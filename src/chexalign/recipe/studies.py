@@ -36,7 +36,7 @@ class SourceSettings(Section):
     """One source: its name, where its files are, how they are read."""
 
     source: str | None = None  # a name from chexalign.data.SOURCES
-    root: Path | None = None  # the source's folder or file (docs/data.md)
+    root: Path | None = None  # the source's folder or file (docs/use/data.md)
     image_root: Path | None = None  # the folder that image paths are relative to; the folder of `root` when absent
     reports: Path | None = None  # mimic_cxr: the reports, as a folder, a zip or a table of sections
     sections: Literal["mit", "repaired"] = "mit"  # mimic_cxr: MIT-LCP's sections, or with its losses mended
