@@ -1,33 +1,23 @@
-"""Whether reports are in English: the rule judges, the labels and most language-model judges read nothing else."""
+"""Which language a source's reports are in: the rule judges and the labels of the warm-up read English alone."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 
-ENGLISH = frozenset(
-    "the of is are no and with in there to a or without for not be at has have seen was normal heart lungs lung left right "
-    "clear effusion pneumothorax evidence acute stable small size within limits focal".split()
-)
-FEWEST = (
-    0.1  # share of such words; measured: .29 in the IU X-ray reports, below .03 in German and Spanish ones; our choice
-)
-WORD = re.compile(r"[^\W\d_]+")
-LOOKED_AT = 500  # reports
+from chexalign.labels.readability import ENGLISH, examine
+
+LOOKED_AT = 200  # reports
+FEWEST = 0.2  # share of them in one other language, from which it is said: our choice
 
 
-def share_of_english_words(texts: Iterable[str]) -> float | None:
-    """Share of the words that are frequent in English reports; None where there are fewer than 20 words."""
-    words = [w for text in texts for w in WORD.findall(text.lower())]
-    return sum(w in ENGLISH for w in words) / len(words) if len(words) >= 20 else None
-
-
-def language_warning(texts: list[str]) -> str | None:
-    """One line where the reports do not read as English."""
-    share = share_of_english_words(texts[:: max(1, len(texts) // LOOKED_AT)])
-    if share is None or share >= FEWEST:
+def language_warning(texts: Sequence[str]) -> str | None:
+    """One line where many reports are not in English, with the language of most of those."""
+    looked = texts[:: max(1, len(texts) // LOOKED_AT)]
+    languages = Counter(found for text in looked if (found := examine(text).language) not in (None, ENGLISH))
+    if not languages or languages.total() < FEWEST * len(looked):
         return None
     return (
-        "the reports do not read as English: chexpert_rule_f1, finding_f1 and the labels of the warm-up read English alone "
-        "and would count negated findings as present; judge with rouge_l, bleu4 or bertscore"
+        f"reports are not English ({languages.most_common(1)[0][0]}, {languages.total()} of {len(looked)} looked at): "
+        "chexpert_rule_f1, finding_f1 and the warm-up's labels read English alone; judge with rouge_l or bleu4"
     )

@@ -62,7 +62,8 @@ def _check_studies(recipe: Recipe, studies: list[Study], drops: Drops) -> Iterat
     note = f", first: {empty[0]}; these studies are dropped" if empty else ""
     yield len(empty) < max(1, len(studies)) / 2, f"empty references: {len(empty)} of {len(studies)}{note}"
     if warning := language_warning([reference(recipe, s) for s in studies if not missing_section(recipe, s)]):
-        yield False, warning
+        read = (*recipe.score.judges, *recipe.evaluate.judges, recipe.pairs.judge)
+        yield not any("finding" in line or "chexpert" in line for line in read), warning
     try:
         check_leakage(studies)
         yield True, "no patient is in two splits"

@@ -55,12 +55,11 @@ def make_studies(run: Run) -> StageResult:
 
 
 def check_reports(recipe: Recipe) -> None:
-    """Raise RecipeError where a source brings no reports: there is nothing to learn to write, and nothing to judge by."""
-    for part in recipe.studies.parts():
-        if not source_entry(part.source).has_reports:
-            raise RecipeError(
-                f"studies.source {part.source} brings labels and no reports: nothing can be written about it"
-            )
+    """Raise RecipeError where no source brings reports: there is nothing to learn to write."""
+    if not any(source_entry(part.source).has_reports for part in recipe.studies.parts()):
+        raise RecipeError(
+            f"{names_of(recipe)} brings labels and no reports: nothing can be written; add a source under `sources`"
+        )
 
 
 def needed_splits(recipe: Recipe) -> tuple[str, ...]:
