@@ -58,6 +58,19 @@ def read_raster(data: bytes, smallest: int | None = None) -> Image.Image:
         return read if turn is None else read.transpose(turn)
 
 
+def raster_size(data: bytes) -> tuple[int, int]:
+    """(width, height) that `read_raster` gives without reduction, from the header alone."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        sideways = image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in (
+            5,
+            6,
+            7,
+            8,
+        )  # PIL turns TIFF itself
+        return (height, width) if sideways else (width, height)
+
+
 def _one_frame(image: Image.Image) -> None:
     """A file is one radiograph: several full pages or an animation are refused. Reduced copies are passed by."""
     frames = getattr(image, "n_frames", 1)

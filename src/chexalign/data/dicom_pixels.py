@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -15,14 +15,14 @@ from chexalign.data.images import ImageError, decoding_failures
 LEAST_INSIDE = 0.01  # share of the pixels that a window must hold to be one; our choice
 
 
-def parse(data: bytes, pixels: bool = True) -> Any:
-    """The dataset of these bytes, with or without preamble. Needs `chexalign[dicom]`; raises what pydicom raises."""
+def parse(file: BinaryIO, pixels: bool = True) -> Any:
+    """The dataset of this file, with or without preamble. Needs `chexalign[dicom]`; raises what pydicom raises."""
     try:
         import pydicom
     except ImportError as error:
         raise ImageError("an image is DICOM; pip install 'chexalign[dicom]'") from error
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    return pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=not pixels)
+    return pydicom.dcmread(file, force=True, stop_before_pixels=not pixels)
 
 
 def read_dicom(data: bytes, equalise: bool = False, follow_shape: bool = True) -> tuple[np.ndarray, list[str]]:
@@ -30,7 +30,7 @@ def read_dicom(data: bytes, equalise: bool = False, follow_shape: bool = True) -
 
     Raises ValueError for several frames, no pixels or impossible sizes, and what the decoders raise for damage.
     """
-    dataset = parse(data)
+    dataset = parse(io.BytesIO(data))
     pixels, notes = stored_pixels(dataset), warnings_of(dataset)
     if pixels.ndim == 3:
         if pixels.dtype != np.uint8:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -49,33 +51,41 @@ LONGEST = 160  # characters of a decoder's own words that are shown
 class ImageError(WorkError):
     """This image cannot be used; the study that needs it is dropped and counted."""
 
+    def __init__(self, said: str, path: str | None = None):
+        """`said` follows the image's path, where one is given: "is missing; restore it"."""
+        self.said, self.path = said, path
+        super().__init__(said if path is None else f"image {printable(path) or '(an empty path)'} {said}")
+
+    def naming(self, name: str) -> str:
+        """The same with `name` in the path's place: a folder may be called by a patient's name."""
+        return self.said if self.path is None else f"image {name} {self.said}"
+
 
 def inside(root: Path, relative: str) -> Path:
     """root/relative, refused when it would leave the root (`..`, an absolute path, a link that points outside)."""
-    shown = f"image path '{printable(relative)}'"
     try:
         path = (root / relative).resolve()
         outside = not path.is_relative_to(root.resolve())
     except RuntimeError as error:
-        raise ImageError(f"{shown} is a link that leads back to itself; correct it") from error
+        raise ImageError("is a link that leads back to itself; correct it", relative) from error
     except (OSError, ValueError) as error:  # a NUL, a name that is too long
-        raise ImageError(f"{shown} is no path ({_told(error)}); correct it") from error
+        raise ImageError(f"has an impossible path ({_told(error)}); correct it", relative) from error
     if outside:
-        raise ImageError(f"{shown} leaves the folder of the images; give a path inside it")
+        raise ImageError("leaves the folder of the images; give a path inside it", relative)
     return path
 
 
 def read_image(root: Path, relative: str) -> bytes:
     """The bytes of one image file. Raises ImageError where there is no plain file of that name inside `root`."""
-    path, shown = inside(root, relative), printable(relative)
+    path = inside(root, relative)
     try:
         if not path.exists():
-            raise ImageError(f"image {shown} is missing; restore it or remove its study")
+            raise ImageError("is missing; restore it or remove its study", relative)
         if not path.is_file():
-            raise ImageError(f"image {shown or '(an empty path)'} is no file; name the image itself")
+            raise ImageError("is no file; name the image itself", relative)
         return path.read_bytes()
     except (OSError, ValueError) as error:
-        raise ImageError(f"image {shown} cannot be read ({_told(error)}); restore it") from error
+        raise ImageError(f"cannot be read ({_told(error)}); restore it", relative) from error
 
 
 def load_image(root: Path, relative: str) -> Image.Image:
@@ -88,8 +98,7 @@ def decoded(data: bytes, relative: str, mode: str = "RGB", smallest: int | None 
 
     `smallest` allows a JPEG to come out reduced, its sides at least that many pixels: quicker, and as sure to find damage.
     """
-    with failures_told(relative), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the decoders: they would show what the file says, a patient's name too
+    with failures_told(relative):
         if is_dicom(data, relative):
             from chexalign.data.dicom_pixels import read_dicom
 
@@ -97,19 +106,18 @@ def decoded(data: bytes, relative: str, mode: str = "RGB", smallest: int | None 
         return read_raster(data, smallest).convert(mode)
 
 
-class failures_told:
-    """Turn what a decoder raises into one ImageError that names the file."""
+@contextmanager
+def failures_told(relative: str) -> Iterator[None]:
+    """Turn what a decoder raises into one ImageError that names the file; its warnings are not shown.
 
-    def __init__(self, relative: str):
-        self.relative = relative
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _where: object) -> None:
-        if isinstance(error, decoding_failures()):
-            told = f"image {printable(self.relative)} cannot be decoded ({_told(error)}); export it again"
-            raise ImageError(told) from error
+    They would say what the file says, a patient's name too.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except decoding_failures() as error:
+        raise ImageError(f"cannot be decoded ({_told(error)}); export it again", relative) from error
 
 
 def _told(error: BaseException) -> str:

@@ -18,7 +18,8 @@ def image_folder(settings: Studies, folder: Path) -> Path:
 def _own_root(settings: Studies, folder: Path) -> Path:
     if settings.image_root is not None:
         return settings.image_root
-    if source_entry(settings.source).is_drawn or settings.root is None:
+    entry = source_entry(settings.source)
+    if entry.is_drawn or entry.writes_images or settings.root is None:
         return folder
     return settings.root.parent if settings.root.is_file() else settings.root
 

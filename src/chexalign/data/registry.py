@@ -25,6 +25,7 @@ class SourceEntry:
     has_reports: bool = True  # False: images and labels, so that nothing can be written about them
     brings_splits: bool = False  # True: its rows may name their split; the others are split by patient
     is_drawn: bool = False  # True: a program draws any number of studies, and their images into the run folder
+    writes_images: bool = False  # True: its images are written to the run folder in 8 bits, under the studies' ids
     shows_paths: bool = True  # False: a user's own files, whose names may be patients': no message names them
     reads: tuple[str, ...] = ()  # settings that this source reads and not every one does
 
@@ -113,6 +114,14 @@ SOURCES = {
         shows_paths=False,
         reads=OWN,
     ),
+    "dicom": SourceEntry(
+        "chexalign.data.dicom:dicom",
+        "a folder of DICOM files, however named, with a table of reports (studies.reports)",
+        brings_splits=True,
+        writes_images=True,
+        shows_paths=False,
+        reads=("reports", "columns", "encoding", "delimiter", "split_names", "equalise", "dicom"),
+    ),
     "csv": SourceEntry(
         "chexalign.data.sources.table:csv",
         "your own table, in any dialect and encoding; studies.columns names its columns",
@@ -162,6 +171,8 @@ def check_sources(settings: Studies) -> None:
             raise RecipeError(
                 f"studies.{key} is not read by source {part.source}, but by {', '.join(readers)}; remove it"
             )
+        if settings.sources and entry.writes_images:
+            raise RecipeError(f"studies.sources: {part.source} writes its images to the run folder; run it alone")
         if part.split_by == "r2gen" and part.source not in R2GEN:
             raise RecipeError(f"studies.split_by is r2gen: R2Gen splits {', '.join(R2GEN)}; source is {part.source}")
 

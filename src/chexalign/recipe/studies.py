@@ -32,6 +32,14 @@ class Columns(Section):
     impression: str | tuple[str, ...] = "impression"
 
 
+class Dicom(Section):
+    """How source `dicom` treats what the headers leave open."""
+
+    key_file: Path | None = None  # the secret that ids are hashed with; this user's own when absent
+    burned_in: Literal["keep", "drop"] = "keep"  # images with BurnedInAnnotation YES
+    inverse_shape: Literal["follow", "ignore"] = "follow"  # PresentationLUTShape INVERSE on a MONOCHROME2 image
+
+
 class SourceSettings(Section):
     """One source: its name, where its files are, how they are read."""
 
@@ -48,7 +56,9 @@ class SourceSettings(Section):
     encoding: str | None = None  # csv, jsonl: of the text; recognised when absent
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None  # csv: recognised when absent
     list_separator: str = "|"  # csv: between several images, or views, in one cell
-    columns: Columns = Columns()  # csv
+    columns: Columns = Columns()  # csv, and the reports of dicom
+    equalise: bool = False  # dicom: histogram equalisation, as MIMIC-CXR-JPG's images have it
+    dicom: Dicom = Dicom()
     view_names: dict[str, str] = {}  # your word for a view → frontal, lateral, other or unknown
     split_names: dict[str, Literal["train", "val", "test"]] = {}  # your word for a split → ours
 

@@ -35,7 +35,14 @@ STAGES: dict[str, Stage] = {
         "chexalign.stages.studies:make_studies",
         ("task", "seed", "studies"),
         "studies.jsonl",
-        ("studies.jsonl", "studies_dropped.txt", "studies_counts.json", "images"),
+        (
+            "studies.jsonl",
+            "studies_dropped.txt",
+            "studies_counts.json",
+            "studies_doubts.txt",
+            "images_checked.jsonl",
+            "images",
+        ),
     ),
     "warmup": Stage(
         "chexalign.stages.warmup:warm_up",

@@ -8,17 +8,18 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from chexalign.data import Drops, check_leakage, image_folder, is_drawn, may_lack_images, source_entry
-from chexalign.data.images import ImageError, load_image
+from chexalign.data import Drops, check_leakage, is_drawn, may_lack_images, source_entry
+from chexalign.data.decode_check import Job, check_image
 from chexalign.data.language import language_warning
 from chexalign.data.read import read_studies
-from chexalign.errors import WorkError
+from chexalign.errors import WorkError, printable
 from chexalign.recipe.recipe import Recipe
 from chexalign.records import Study
 from chexalign.run.judges import judges_of
 from chexalign.run.task import missing_section, reference
 from chexalign.stages.check_model import Finding, check_model
-from chexalign.stages.studies import check_reports, needed_splits, said_of
+from chexalign.stages.studies import check_reports, needed_splits
+from chexalign.stages.study_images import unwritten_folder
 
 LOOKED_AT = 50  # images decoded
 DRAWN_LIMIT = 50  # studies drawn, where the source draws them
@@ -42,7 +43,7 @@ def _read(recipe: Recipe, folder: Path) -> tuple[list[Study], Drops, Path]:
     if is_drawn(settings):
         settings = settings.model_copy(update={"n": min(settings.n or DRAWN_LIMIT, DRAWN_LIMIT)})
     studies = list(read_studies(settings, recipe.seed, folder, drops))
-    return studies, drops, image_folder(settings, folder)
+    return studies, drops, unwritten_folder(settings, folder)
 
 
 def _check_studies(recipe: Recipe, studies: list[Study], drops: Drops) -> Iterator[Finding]:
@@ -72,11 +73,6 @@ def _check_studies(recipe: Recipe, studies: list[Study], drops: Drops) -> Iterat
 
 
 def _check_images(recipe: Recipe, studies: list[Study], drops: Drops, root: Path) -> Iterator[Finding]:
-    from chexalign.policies.presets import most_images
-
-    broken, looked, sizes = [], 0, set()
-    most = most_images(recipe)
-    shows_paths = all(source_entry(part.source).shows_paths for part in recipe.studies.parts())
     without = sum(not s.images for s in studies if not may_lack_images(s))
     if without and recipe.studies.max_images:
         note = "these are dropped; studies.max_images=0 for text alone"
@@ -85,19 +81,31 @@ def _check_images(recipe: Recipe, studies: list[Study], drops: Drops, root: Path
             f"studies without an image of a wanted view: {without} of {len(studies)}; {note}",
         )
     step = max(1, len(studies) // LOOKED_AT)
-    for study in studies[::step][:LOOKED_AT]:
+    yield from _looked_at(recipe, studies[::step][:LOOKED_AT], drops, root)
+
+
+def _looked_at(recipe: Recipe, studies: list[Study], drops: Drops, root: Path) -> Iterator[Finding]:
+    """What a look at some images finds: those that cannot be decoded, and those that show no film."""
+    from chexalign.policies.presets import most_images
+
+    broken, doubtful, looked, sizes = [], [], 0, set()
+    most = most_images(recipe)
+    shows_paths = all(source_entry(part.source).shows_paths for part in recipe.studies.parts())
+    for study in studies:
         for number, (path, _view) in enumerate(study.images[:most], start=1):
             looked += 1
-            try:
-                sizes.add(load_image(root, path).size)
-            except ImageError as error:
-                name = path if shows_paths else f"{number} of {len(study.images)}"
-                broken.append(f"{drops.where(study.study_id)}: {said_of(error, root, path, name)}")
+            checked = check_image(Job(str(root), path))
+            where = f"{drops.where(study.study_id)}: image {printable(path) if shows_paths else number}"
+            if checked.error:
+                broken.append(f"{where} {checked.error}")
+                continue
+            sizes.add((checked.width, checked.height))
+            doubtful += [f"{where}: {doubt}" for doubt in checked.doubts]
     extent = f", {min(sizes)} to {max(sizes)} pixels" if sizes else ""
-    yield (
-        not broken,
-        f"images: {len(broken)} of {looked} decoded are broken{extent}" + (f"; {broken[0]}" if broken else ""),
-    )
+    first = f"; {broken[0]}" if broken else ""
+    yield not broken, f"images: {len(broken)} of {looked} decoded are broken{extent}{first}"
+    if doubtful:
+        yield False, f"images: {len(doubtful)} doubts in {looked} decoded, first: {doubtful[0]}"
 
 
 def _check_disk(recipe: Recipe, n_studies: int) -> Finding:

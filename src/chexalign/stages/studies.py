@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 from chexalign.data import (
     Drops,
     check_leakage,
     is_drawn,
-    may_lack_images,
     source_entry,
     unit_hash,
 )
-from chexalign.data.images import ImageError, load_image
 from chexalign.data.language import language_warning
 from chexalign.data.read import read_studies
 from chexalign.errors import RecipeError, WorkError
@@ -24,11 +20,10 @@ from chexalign.progress import progress, say
 from chexalign.recipe.recipe import Recipe
 from chexalign.records import SPLITS, Study
 from chexalign.run.folder import Run, StageResult
-from chexalign.run.studies import image_root
 from chexalign.run.task import missing_section, reference
+from chexalign.stages.study_images import usable_images
 
 SHOWN = 10  # dropped rows printed; all of them are in studies_dropped.txt
-NO_VIEW = "no image of a wanted view"
 
 
 def make_studies(run: Run) -> StageResult:
@@ -41,8 +36,8 @@ def make_studies(run: Run) -> StageResult:
             candidates.append(study)
             ticker.advance()
     rows_in = len(candidates) + drops.reasons.total()
-    usable = _usable(_in_drawn_order(candidates, run), image_root(run), run, drops)
-    studies = list(itertools.islice(usable, settings.n))
+    usable = _with_text(_in_drawn_order(candidates, run), run, drops)
+    studies = usable_images(usable, min(len(candidates), settings.n or len(candidates)), run, drops)
     check_leakage(studies)
     _report(run, drops, studies)
     for split in needed_splits(run.recipe):
@@ -84,25 +79,20 @@ def _in_drawn_order(studies: list[Study], run: Run) -> list[Study]:
     return sorted(studies, key=lambda s: unit_hash("draw", run.recipe.seed, s.patient_id))
 
 
-def _usable(studies: list[Study], root: Path, run: Run, drops: Drops) -> Iterator[Study]:
-    settings, seen = run.recipe.studies, set()
-    shows_paths = all(source_entry(part.source).shows_paths for part in settings.parts())
-    with progress("checking studies", min(len(studies), settings.n or len(studies)), "studies") as ticker:
-        for study in studies:
-            ticker.advance()
-            where = drops.where(study.study_id)
-            if study.study_id in seen:
-                line = f"{where}: a second row with this id; give each study its own id"
-                drops.add("duplicate study id", line, study.split)
-                continue
-            seen.add(study.study_id)
-            if lost := _lost_section(run.recipe, study):
-                drops.add(lost[0], f"{where}: {lost[1]}; add it or remove the row", study.split)
-                continue
-            if broken := _broken(study, root, settings.max_images, settings.check_images, shows_paths):
-                drops.add(broken[0], f"{where}: {broken[1]}", study.split)
-                continue
-            yield study
+def _with_text(studies: list[Study], run: Run, drops: Drops) -> Iterator[Study]:
+    """The studies whose texts can be used, each id once."""
+    seen = set()
+    for study in studies:
+        where = drops.where(study.study_id)
+        if study.study_id in seen:
+            line = f"{where}: a second row with this id; give each study its own id"
+            drops.add("duplicate study id", line, study.split)
+            continue
+        seen.add(study.study_id)
+        if lost := _lost_section(run.recipe, study):
+            drops.add(lost[0], f"{where}: {lost[1]}; add it or remove the row", study.split)
+            continue
+        yield study
 
 
 def _lost_section(recipe: Recipe, study: Study) -> tuple[str, str] | None:
@@ -112,37 +102,6 @@ def _lost_section(recipe: Recipe, study: Study) -> tuple[str, str] | None:
         return reason, f"no {lost} text to {'judge against' if lost == recipe.task else 'write it from'}"
     asked = next((name for name in recipe.studies.require if not getattr(study, name).strip()), None)
     return None if asked is None else (f"no {asked}", f"no {asked}, which studies.require asks for")
-
-
-def _broken(study: Study, root: Path, max_images: int, decode: bool, shows_paths: bool) -> tuple[str, str] | None:
-    """(reason, what to say) where the study has no image of a wanted view, or one that is missing or broken."""
-    if not study.images and not may_lack_images(study) and max_images > 0:
-        return NO_VIEW, f"has {NO_VIEW} (studies.views); set studies.max_images=0 for text alone"
-    if not decode:
-        return None
-    for number, (path, _view) in enumerate(study.images[:max_images], start=1):
-        name = path if shows_paths else f"{number} of {len(study.images)}"
-        if not (root / path).is_file():
-            return "image missing", f"image {name} is missing; restore it or remove its study"
-        try:
-            load_image(root, path)
-        except ImageError as error:
-            return "unusable image", said_of(error, root, path, name)
-    return None
-
-
-def said_of(error: ImageError, root: Path, path: str, name: str) -> str:
-    """What an error says, with `name` in place of the file's path: a folder may be called by a patient's name."""
-    said = str(error)
-    for spelled in (str((root / path).resolve()), str(root / path), path, Path(path).name):
-        said = (
-            said.replace(f"image {spelled}", spelled).replace(repr(spelled), spelled).replace(spelled, f"image {name}")
-        )
-        if name in said:
-            break
-    return said.replace(str(root.resolve()), "").replace(
-        f"(cannot identify image file image {name})", "(no image file)"
-    )
 
 
 def _report(run: Run, drops: Drops, studies: list[Study]) -> None:
