@@ -105,7 +105,7 @@ def _looked_at(recipe: Recipe, studies: list[Study], drops: Drops, root: Path) -
     first = f"; {broken[0]}" if broken else ""
     yield not broken, f"images: {len(broken)} of {looked} decoded are broken{extent}{first}"
     if doubtful:
-        yield False, f"images: {len(doubtful)} doubts in {looked} decoded, first: {doubtful[0]}"
+        yield False, f"images: {len(doubtful)} of {looked} decoded are doubtful, first: {doubtful[0]}"
 
 
 def _check_disk(recipe: Recipe, n_studies: int) -> Finding:
