@@ -26,7 +26,7 @@ class PromptEncoder:
     def __init__(self, processor: Any):
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        self.reuse_features = False
+        self.reuse_features, self.never_reuse = False, False
         self._store: FeatureStore | None = None  # where features lie on the disk
         # prompts whose features are stored, and the name of those on the disk (None: they are in the entry)
         self._encoded: dict[tuple[Path, str], tuple[dict[str, Tensor], str | None]] = {}
@@ -36,7 +36,7 @@ class PromptEncoder:
 
         Raises ImageError where an image cannot be read.
         """
-        cached = self.reuse_features and can_store(core)
+        cached = self.reuse_features and not self.never_reuse and can_store(core)
         items = [self.encode_one(core, prompt, cached) for prompt in prompts]
         return left_padded(items, self.tokenizer.pad_token_id)
 

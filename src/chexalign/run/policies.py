@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from chexalign.errors import WorkError
 from chexalign.policies.model_of_recipe import limit_pixels, load_model
@@ -12,6 +13,7 @@ from chexalign.policies.prompt import Prompt, build_prompt
 from chexalign.progress import say_once
 from chexalign.records import Study
 from chexalign.run.folder import Run
+from chexalign.run.proof import prove
 from chexalign.run.studies import image_root
 
 
@@ -31,6 +33,7 @@ def open_policy(run: Run, which: str, dtype: str | None = None) -> Policy:
         limit_pixels(policy.processor, settings)  # an adapter's processor is its base's
     policy.wrap, policy.chat = settings.wrap, wording_of(run.recipe).chat
     policy.clean = cleaning_of(settings)
+    prove(run, policy, partial(prompts_for, run, policy))
     policy.keep_features(run.path("features"), settings.features_gib)  # outside training nothing changes the tower
     return policy
 

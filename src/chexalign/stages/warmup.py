@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from chexalign.recipe.warmup import Phase
 from chexalign.records import Study
 from chexalign.run.folder import Run, StageResult
 from chexalign.run.policies import prompts_for
+from chexalign.run.proof import prove
 from chexalign.run.studies import image_root, warmup_studies
 from chexalign.run.task import reference
 from chexalign.train.batches import micro_batches
@@ -173,6 +175,7 @@ def _text_phase(
     name: str,
 ) -> dict[str, Any]:
     assert run.recipe.warmup is not None
+    prove(run, policy, partial(prompts_for, run, policy))
     if run.recipe.warmup.lora:
         make_trainable(policy, ("tower", "projector"), run.recipe.warmup.lora, run.recipe.seed)
     else:

@@ -38,7 +38,7 @@ def tower_name(core: Any) -> str | None:
     return "visual" if isinstance(core, GRID_MODELS) else None
 
 
-def _projectors(core: Any) -> list[nn.Module]:
+def projectors(core: Any) -> list[nn.Module]:
     """The modules that read the tower's features, the main one first."""
     if isinstance(core, GRID_MODELS):
         return [core.visual.merger, *getattr(core.visual, "deepstack_merger_list", ())]
@@ -54,7 +54,7 @@ def tower_features(core: Any, item: dict[str, Tensor]) -> list[Tensor]:
     seen: dict[int, Tensor] = {}
     hooks = [
         module.register_forward_pre_hook(lambda _, inputs, place=place: seen.update({place: inputs[0]}))
-        for place, module in enumerate(_projectors(core))
+        for place, module in enumerate(projectors(core))
     ]
     try:
         core.get_image_features(**there, return_dict=True)
@@ -93,8 +93,8 @@ def with_encoder_outputs(core: Any, extra: dict[str, Tensor]) -> dict[str, Any]:
 
 def _encoder_output(core: Any, features: Sequence[Tensor], grid: Tensor | None) -> BaseModelOutputWithPooling:
     """What the model's `get_image_features` gives for these features."""
-    first, *deep = (module(f) for module, f in zip(_projectors(core), features, strict=True))
-    if isinstance(core, Gemma3Model):  # takes the images as one tensor
+    first, *deep = (module(f) for module, f in zip(projectors(core), features, strict=True))
+    if isinstance(core, (Gemma3Model, *TILED_MODELS)):  # take the images as one tensor
         return BaseModelOutputWithPooling(last_hidden_state=features[0], pooler_output=first)
     if grid is None:
         return BaseModelOutputWithPooling(last_hidden_state=features[0], pooler_output=list(first))  # type: ignore[arg-type]

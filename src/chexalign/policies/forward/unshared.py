@@ -17,12 +17,20 @@ from chexalign.policies.forward.cache_name import NAMES, cache_name
 from chexalign.policies.forward.unwrap import base_model, core_model
 from chexalign.progress import say
 
+_PLAIN = "chexalign_plain_path"
 _said: set[str] = set()
 
 
+def takes_plain_path(base: Any, plain: bool) -> None:
+    """Put a model on the plain path, or off it."""
+    setattr(base, _PLAIN, plain)
+
+
 def can_share(model: Any) -> bool:
-    """False for recurrent models; says so once per class."""
+    """False for recurrent models, of which it says so once per class, and for those put on the plain path."""
     base, core = base_model(model), core_model(model)
+    if getattr(base, _PLAIN, False):
+        return False
     stateful = getattr(base, "_is_stateful", False)
     if not stateful and cache_name(core):
         return True
