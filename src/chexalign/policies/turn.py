@@ -39,6 +39,7 @@ def assistant_turn(processor: Any) -> AssistantTurn:
         return AssistantTurn()
     tokenizer = getattr(processor, "tokenizer", processor)
     special = {t.content: i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
+    special |= {name: tokenizer.convert_tokens_to_ids(name) for name in tokenizer.all_special_tokens}
     places = sorted((place, name) for name in special if (place := written.find(name)) >= 0)
     if not places:
         return AssistantTurn(opening, before, written, written.rstrip())
