@@ -182,6 +182,9 @@ def whole(value: int | None) -> str:
     return DASH if value is None else f"{value:,}".replace(",", NARROW)
 
 
+FEWEST_STUDIES = 10  # below these neither an interval nor a direction is said; our choice
+
+
 def verdict(difference: Cell) -> str:
     """ "up" or "down" where the interval excludes 0, "same" where it does not, "unknown" without an interval."""
     if difference.low is None or difference.high is None:
@@ -200,6 +203,8 @@ def headline(metric: str, block: Block, level: Any = None) -> str:
     if before.mean is None or after.mean is None or change.mean is None:
         return f"{where} the {name} of the two models could not be compared: no study has a score for both."
     start, end = score(before.mean), score(after.mean)
+    if n is not None and n < FEWEST_STUDIES:
+        return f"{where} the {name} was {start} before and {end} after: too few studies to say what changed."
     if change.low is None or change.high is None:
         return f"{where} the aligned model's {name} went from {start} to {end}; how sure that is was not measured."
     low, high = bounds(change.low, change.high)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from transformers import GenerationConfig
+
 from chexalign.errors import RecipeError, WorkError
+from chexalign.jsonl import read_json, write_json
 from chexalign.policies.policy import Policy
 from chexalign.policies.presets import wording_of
 from chexalign.policies.prompt import build_prompt
@@ -39,15 +42,42 @@ def export(folder: Path, to: Path | None = None) -> Path:
         raise RecipeError(f"{target} is not empty and holds no checkpoint; choose another folder with --to DIR")
     policy = open_policy(run, "aligned")
     make_trainable(policy, (), None, run.recipe.seed)  # an adapter becomes part of its base
-    policy.model.generation_config.eos_token_id = sorted(policy.stop_ids)  # so that `generate` ends where ours does
+    policy.model.generation_config = as_measured(policy)
     fresh = target.with_name(f".{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     policy.save(fresh)
+    for_older_transformers(fresh)
     (fresh / "README.md").write_text(_card(run, policy, target), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
     return target
+
+
+def as_measured(policy: Policy) -> GenerationConfig:
+    """The decoding that the results are of: greedy, nothing added to the model's own log-probs, ending where ours does.
+
+    A published checkpoint may bring a repetition penalty, top_k or top_p, which `generate` would apply unasked.
+    """
+    return GenerationConfig(
+        do_sample=False,
+        eos_token_id=sorted(policy.stop_ids),
+        pad_token_id=policy.tokenizer.pad_token_id,
+        bos_token_id=policy.tokenizer.bos_token_id,
+    )
+
+
+def for_older_transformers(folder: Path) -> None:
+    """Let transformers 4.57 open what 5 has saved: it reads a tie of the embeddings in text_config too, and it does not
+    know the tokenizer class that 5 writes for any tokenizer.json."""
+    file = folder / "config.json"
+    config = read_json(file)
+    if isinstance(config.get("text_config"), dict):
+        config["text_config"]["tie_word_embeddings"] = config.get("tie_word_embeddings", False)
+        write_json(file, config)
+    file = folder / "tokenizer_config.json"
+    if file.is_file() and (tokenizer := read_json(file)).get("tokenizer_class") == "TokenizersBackend":
+        write_json(file, tokenizer | {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def _card(run: Run, policy: Policy, target: Path) -> str:

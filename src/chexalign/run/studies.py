@@ -31,9 +31,18 @@ def warmup_studies(recipe: Recipe, train: Sequence[Study]) -> list[Study]:
 
 
 def sampled_studies(recipe: Recipe, train: Sequence[Study]) -> list[Study]:
-    """The training studies that completions are drawn for: all, or those that the warm-up has not seen."""
+    """The training studies that completions are drawn for: all, or those that the warm-up has not seen.
+
+    `sample.limit` of them are drawn at random by the recipe's seed, in the order of the file; a smaller draw is a part of a
+    larger one.
+    """
     seen = set() if recipe.sample.studies == "all" else {s.study_id for s in warmup_studies(recipe, train)}
-    return [s for s in train if s.study_id not in seen][: recipe.sample.limit]
+    left = [s for s in train if s.study_id not in seen]
+    if recipe.sample.limit is None or recipe.sample.limit >= len(left):
+        return left
+    by_chance = sorted(left, key=lambda s: unit_hash("sample.limit", recipe.seed, s.study_id))
+    drawn = {s.study_id for s in by_chance[: recipe.sample.limit]}
+    return [s for s in left if s.study_id in drawn]
 
 
 def place_of(recipe: Recipe, study: Study) -> float:
