@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -86,3 +88,16 @@ def test_check_tells_of_films_that_show_nothing(tmp_path):
     Image.new("L", (32, 32), 255).save(root / "4.png")
     found = [line for fine, line in check_recipe(recipe) if not fine]
     assert found[0] == "images: 1 of 8 decoded are doubtful, first: studies.jsonl:5: study s4: image 1: blank"
+
+
+def test_what_a_command_writes_is_its_owners_alone(tmp_path):
+    recipe, root = own(tmp_path)
+    command = ["studies", "tiny", "studies.source=jsonl", f"studies.root={root}", f"run_dir={tmp_path / 'mine'}"]
+    code = "import os, sys; os.umask(0); from chexalign.cli import main; main()"
+    rows = (root / "studies.jsonl").read_text().replace('"s7", "split": "test"', '"s7", "split": "val"')
+    (root / "studies.jsonl").write_text(rows)
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    modes = {p.name: p.stat().st_mode & 0o777 for p in [tmp_path / "mine", *(tmp_path / "mine").rglob("*")]}
+    assert modes["mine"] == 0o700 and modes["studies.jsonl"] == 0o600
+    assert set(modes.values()) == {0o700, 0o600}

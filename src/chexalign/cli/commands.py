@@ -200,6 +200,7 @@ cli_use.register(app)
 
 def main() -> None:
     """The console script: one clear line for every expected failure."""
+    os.umask(os.umask(0o077) | 0o077)  # reports and images of patients: what is written is its owner's alone
     # Idle OpenMP threads sleep instead of spinning: 8 times faster beside two busy programs (docs/evidence/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if processes.count() > 1:  # DDP warns where no parameter was unused, and cannot know that a later one will be
