@@ -64,3 +64,8 @@ def test_every_page_is_reached_from_the_index():
 def test_every_source_is_on_the_page_of_sources():
     listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/use/data.md").read_text(), flags=re.M)
     assert sorted(listed) == sorted(SOURCES)
+
+
+def test_every_recipe_is_on_the_page_of_recipes():
+    listed = re.findall(r"^\| `recipes/(\w+)\.yaml` \|", (ROOT / "docs/use/recipes.md").read_text(), flags=re.M)
+    assert sorted(listed) == sorted(p.stem for p in (ROOT / "recipes").glob("*.yaml"))
