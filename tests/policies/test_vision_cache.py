@@ -132,3 +132,16 @@ def test_sixteen_bit_features_come_back_as_they_were(tiny_folder, prompts, tmp_p
         policy.keep_features(folder or tmp_path, 1.0 if folder else 0.0)
         found.append(policy.encode(prompts[:1]).extra[f"{FEATURE}0"])
     assert found[0].dtype == torch.bfloat16 and all(torch.equal(found[0], f) for f in found[1:])
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-vl", "qwen3-vl"])
+def test_a_merger_that_learns_leaves_the_stored_features_valid(name, tmp_path):
+    """Qwen-VL's projector lies inside its tower: every arm of a sweep ran the tower again when it moved."""
+    tower = Policy.load(family_models.write(name, tmp_path / "model")).part("tower")
+    before = fingerprint(tower)
+    with torch.no_grad():
+        next(tower.merger.parameters()).add_(1.0)
+    assert fingerprint(tower) == before
+    with torch.no_grad():
+        next(tower.blocks.parameters()).add_(1.0)
+    assert fingerprint(tower) != before

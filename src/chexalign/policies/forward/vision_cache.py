@@ -22,10 +22,15 @@ from chexalign.progress import say
 CHOICES = ("vision_feature_layer", "vision_feature_select_strategy")  # of a configuration: what the projector reads
 
 
+PROJECTORS = ("merger.", "deepstack_merger_list.")  # inside Qwen-VL's tower: what is stored is what they read
+
+
 def fingerprint(tower: nn.Module, read: str = "") -> str:
-    """A hash of a tower's weights and their types, and of what the model's settings let its projector `read` of it."""
+    """A hash of a tower's weights and types, without its projectors, and of what the settings let these `read` of it."""
     digest = hashlib.blake2b(read.encode(), digest_size=12)
     for name, value in tower.state_dict().items():
+        if name.startswith(PROJECTORS):
+            continue
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
