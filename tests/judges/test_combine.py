@@ -189,7 +189,7 @@ def test_options_need_one_judge():
 
 
 def test_the_functions_are_the_documented_ones():
-    assert set(FUNCTIONS) == {"gate", "every", "min", "rank", "lc"}
+    assert set(FUNCTIONS) == {"cascade", "gate", "every", "min", "rank", "lc"}
 
 
 @pytest.mark.parametrize(
