@@ -15,6 +15,7 @@ from chexalign.recipe.recipe import Evaluate, Recipe
 from chexalign.records import Study
 from chexalign.results import ShuffledControl, TemplateControl
 from chexalign.run.task import reference
+from chexalign.scorecard.constants import STATEMENTS
 
 TEMPLATE_CANDIDATES = 60  # training reports among which the best fixed report is sought # our choice
 
@@ -65,7 +66,7 @@ def shuffled_control(evaluated: Evaluated, donors: Sequence[int], settings: Eval
 
 
 def template_control(recipe: Recipe, train: Sequence[Study], evaluated: Evaluated) -> TemplateControl:
-    """The best fixed report: of 60 training reports, the one that agrees most with the others.
+    """The best fixed report: of 60 training reports and some single statements, the one that agrees most with the reports.
 
     Agreement is by the first headline judge that needs nothing: 3,600 comparisons are too many for a language model.
     """
@@ -82,7 +83,7 @@ def template_control(recipe: Recipe, train: Sequence[Study], evaluated: Evaluate
         scores = [a.score for a in answers if a.score is not None]
         return sum(scores) / max(1, len(scores))
 
-    text = max(candidates, key=agreement)
+    text = max([*candidates, *STATEMENTS], key=agreement)
     scores = {
         name: [a.score for a in load_judge(name, recipe.judges).score([text] * len(studies), references, studies)]
         for name in settings.judges

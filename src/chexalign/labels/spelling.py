@@ -45,5 +45,6 @@ def meant(word: str, knows: Callable[[str], bool]) -> tuple[str, ...]:
         return (word,)
     if word.startswith("no") and word[2:] in targets:
         return ("no", word[2:])
-    near = [t for t in targets if t[0] == word[0] and OSA.distance(word, t, score_cutoff=1) <= 1]
+    alike = (t for t in targets if t[0] == word[0] and abs(len(t) - len(word)) <= 1)
+    near = [t for t in alike if OSA.distance(word, t, score_cutoff=1) <= 1]
     return (near[0],) if near else (word,)

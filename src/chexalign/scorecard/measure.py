@@ -17,9 +17,11 @@ from chexalign.labels import label_report
 from chexalign.scorecard import agreement
 from chexalign.scorecard import attacks as probes
 from chexalign.scorecard.agreement import Rated
+from chexalign.scorecard.constants import TRIED_ON, best_constant
 
 MARGIN = 0.02  # of scores: a smaller drop is none, a smaller rise is none # our choice
 TIMED = 400  # reports to time, fewer for a slow judge
+FAST = 200  # reports per second below which the best constant text is not searched # our choice
 SECONDS = 5.0  # a judge that needs longer for its first ten reports is timed on those
 
 Scores = list[float | None]
@@ -38,7 +40,21 @@ def measure(
         out["length"] = _length(scores, rated)
     if tests:
         out["ranking_tests"] = agreement.ranking_tests(judge, tests)
-    return {**out, "cases": cases(judge), **corpus(judge, texts)}
+    return {**out, "cases": cases(judge), **corpus(judge, texts), "constant": constants(judge, texts, out["speed"])}
+
+
+def constants(judge: Judge, texts: Sequence[str], timed: dict[str, Any]) -> dict[str, Any] | None:
+    """The best constant text on all and on abnormal studies (constants.py), beside another study's report; None if too slow."""
+    if (timed["cold"] or 0.0) < FAST:
+        return None
+    others = [*texts[1:], *texts[:1]]
+    ill = [i for i, t in enumerate(texts) if label_report(t)["No Finding"] is None]
+    out = {}
+    for name, at in (("all", list(range(len(texts)))), ("abnormal", ill)):
+        references = [texts[i] for i in at]
+        other = _mean(_scores(judge, [others[i] for i in at][:TRIED_ON], references[:TRIED_ON]))
+        out[name] = {**best_constant(judge, references, texts), "other": other}
+    return out
 
 
 def _scores(judge: Judge, reports: Sequence[str], references: Sequence[str]) -> Scores:

@@ -9,6 +9,7 @@ from chexalign.judges.registry import JUDGES, LC
 NAMED = 4  # attacks named in a line of the table
 
 
+CONSTANT = "one constant text on abnormal studies"
 TEMPLATE = "normal template on abnormal studies"
 
 
@@ -26,6 +27,9 @@ def trust(row: Card) -> list[str]:
     abnormal = row["template"]["abnormal"]
     if None not in (abnormal["template"], abnormal["other"]) and abnormal["template"] >= abnormal["other"]:
         fooled.append(TEMPLATE)
+    best = (row.get("constant") or {}).get("abnormal", {})
+    if None not in (best.get("score"), best.get("other")) and best["score"] >= best["other"]:
+        fooled.append(CONSTANT)
     return fooled
 
 
@@ -64,6 +68,15 @@ def answer(card: Card) -> list[str]:
             "On abnormal studies a fixed normal report earns as much as another radiologist's, or more, under "
             f"{', '.join(hacked)}: do not train on these alone."
         )
+    paid = [row for row in card["judges"] if CONSTANT in trust(row)]
+    if paid:
+        worst = max(paid, key=lambda row: row["constant"]["abnormal"]["score"] - row["constant"]["abnormal"]["other"])
+        cell = worst["constant"]["abnormal"]
+        said.append(
+            f"On abnormal studies one constant text earns as much as another patient's report, or more, under "
+            f"{', '.join(row['name'] for row in paid)} (most under {worst['name']}: {cell['score']:.2f} against "
+            f"{cell['other']:.2f}): a run must show its gain beside that constant."
+        )
     if judged and (rate := judged[0]["speed"]["cached_references"] or judged[0]["speed"]["cold"]):
         said.append(f"{judged[0]['name']} scores {rate:,.0f} reports per second here, references cached, one process.")
     return said
@@ -83,8 +96,27 @@ def markdown(card: Card) -> str:
             _attacks(row),
         ]
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    lines += _constants(card)
     lines += ["", *(f"- {u['judge']}: not available here: {u['why']}" for u in card["unavailable"])]
     return "\n".join(lines) + "\n"
+
+
+def _constants(card: Card) -> list[str]:
+    """The best constant text of each judge, and what another patient's report earns."""
+    rows = [(row["name"], part, cell) for row in card["judges"] for part, cell in (row.get("constant") or {}).items()]
+    head = ["", "| judge | studies | best constant text | earns | another patient's report |", "|---" * 5 + "|"]
+    return (head if rows else []) + [
+        f"| {name} | {part} | {_quoted(cell['text'])} | {_number(cell['score'])} | {_number(cell['other'])} |"
+        for name, part, cell in rows
+    ]
+
+
+def _quoted(text: str | None) -> str:
+    return "–" if text is None else text.replace("|", "/").replace("\n", " ")[:160]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _attacks(row: Card) -> str:
