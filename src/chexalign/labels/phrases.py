@@ -173,7 +173,10 @@ def tokens_of(text: str, root: Trie | None = None) -> list[Token]:
                 continue
             word, line_start = "\n", end
         place = (start, end) if at is None else (at[start], at[end - 1] + 1)
-        tokens += [Token(w, *place) for w in ((word,) if root is None else root.spelled.get(word) or root.meant(word))]
+        meant = (word,) if root is None else root.spelled.get(word) or root.meant(word)
+        tokens.append(Token(meant[0], *place))
+        if len(meant) > 1:
+            tokens += [Token(w, *place) for w in meant[1:]]
     return tokens
 
 

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-_SIGN = re.compile(
-    r"[^\x00-\x7f]|[<>{}|*`_\"\[\](/:?=#\n&]|,\s*(?:no|none|nil|neg|absent)|\s-|--|\w\)"
-    r"|\bwhat was\b|\bwere (?:an?|there)\b|\b(?:nil|neg|none|negative|bilat)\b",
-    re.IGNORECASE,
-)
+_SIGN_CHARACTERS = frozenset(
+    '<>{}|*`_"[]()/:?=#\n&'
+)  # a text without any of these and of the signs below is read as it is
+_SIGNS = (" -", "--", ", no", ", nil", ", abs", "what was", "were a", "were there", "nil", "neg", "none", "bilat")
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.IGNORECASE | re.DOTALL)
 _CELL = re.compile(r"</t[dh]>\s*<t[dh][^>]*>", re.IGNORECASE)
 _BLOCK = re.compile(r"</?(?:p|br|li|tr|div|h\d|ul|ol|table|tbody|td|th|section)\b[^<>]*>", re.IGNORECASE)
@@ -96,7 +95,8 @@ def _shorthand() -> dict[str, str]:
 
 def plain(text: str) -> tuple[str, Sequence[int] | None]:
     """The text as sentences, and the place of each of its characters in `text`; None where nothing was changed."""
-    if _SIGN.search(text) is None:
+    lowered = text.lower()
+    if text.isascii() and _SIGN_CHARACTERS.isdisjoint(text) and not any(sign in lowered for sign in _SIGNS):
         return text, None
     draft = _Draft(text, range(len(text)))
     if not text.isascii():

@@ -126,13 +126,13 @@ def _script(plain: str) -> str | None:
 
 def _language(words: list[str]) -> str | None:
     tables, found = _tables(), Counter[str]()
-    known, letters = tables.words, tables.letters
+    known, letters, ends = tables.words, tables.letters, tuple(ending for ending, _ in tables.endings)
     for word in words:
         if told := known.get(word):
             found.update(told)
         elif not word.isascii() and (told := tuple({name for c in word for name in letters.get(c, ())})):
             found.update(told)
-        elif len(word) > 6:
+        elif len(word) > 6 and word.endswith(ends):
             found.update(name for ending, name in tables.endings if word.endswith(ending))
     english = found.pop(ENGLISH, 0)
     if found and (best := found.most_common(1)[0])[1] > english:
