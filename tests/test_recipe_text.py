@@ -49,6 +49,7 @@ def test_scalars_are_what_they_look_like(text, value):
         ("seed: on", "seed: Input should be a valid integer"),
         ("train: {seed: -1}", "train.seed: Input should be greater than or equal to 0"),
         ("sweep: {seeds: [1, -1]}", "sweep.seeds.1: Input should be greater than or equal to 0"),
+        ("evaluate: {level: .nan}", "evaluate.level: Input should be a finite number"),
         ("sample: {temperature: .inf}", "sample.temperature: Input should be a finite number"),
         ("train: {lr: .nan}", "train.lr: Input should be a finite number"),
         ("run_dir: /dev/null", "run_dir: /dev/null is a file"),
@@ -95,3 +96,8 @@ def test_a_judge_nested_without_end_is_refused_at_once():
     code = f"from chexalign.judges.line import parse\nparse({NESTED!r}, {{}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "RecipeError: judge" in done.stderr and "nested more than 10 deep" in done.stderr
+
+
+def test_phantoms_are_drawn_from_32_pixels_on(tmp_path):
+    with pytest.raises(RecipeError, match="studies.image_size: Input should be greater than or equal to 32"):
+        build_recipe({**parse_yaml(PLAIN), "studies": {"source": "phantom", "image_size": 1}}, "r")

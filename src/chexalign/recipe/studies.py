@@ -72,7 +72,7 @@ class Studies(SourceSettings):
     test_share: Share = 0.1
     views: tuple[str, ...] = ("frontal", "lateral", "other", "unknown")  # those kept, in the order they are shown
     max_images: Annotated[int, Field(ge=0)] = 2
-    image_size: Count = 96  # pixels; phantom only
+    image_size: Annotated[int, Field(ge=32, le=4096)] = 96  # pixels; phantom only: smaller ones hold no nodule
     masks: Literal["keep", "remove"] = "keep"  # XXXX or ___, where a word was taken out of a report (data/masks.py)
     report_clean: Literal["chexagent"] | None = None  # drop what speaks of an earlier image (data/clean.py)
     require: tuple[Text, ...] = ()  # sections without which a study is dropped, beside those that the task needs
