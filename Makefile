@@ -16,7 +16,7 @@ TORCH ?= torch==2.13.0
 endif
 TORCH_FROM ?=
 
-.PHONY: setup demo test bench check docs lock test-oldest test-newest test-pythons clean
+.PHONY: setup demo test bench check docs lock test-oldest test-newest clean
 
 setup: $(STAMP)
 
@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml $(LOCK)
 
 define no_torch
 echo "no CPU build of $(TORCH) is to be had here for $$($(PYTHON) --version): use Python 3.11, or" \
-  "make setup TORCH_FROM='--index-url https://download.pytorch.org/whl/cpu' (docs/start/start.md)" >&2
+  "make setup TORCH_FROM='--index-url https://download.pytorch.org/whl/cpu' (docs/evidence/versions.md)" >&2
 endef
 
 demo: setup
@@ -102,11 +102,6 @@ grep -v '^torch==' .venv-$(1).txt > .venv-$(1)/requirements.txt
 .venv-$(1)/bin/pip list | grep -E '^(torch|transformers|accelerate|peft|tokenizers|numpy|pydantic|trl) '
 .venv-$(1)/bin/python -m pytest -o filterwarnings= $(RANGE)
 endef
-
-# Pythons for which no CPU build of torch is at hand: lint, and the tests that need no torch.
-PYTHONS ?= python3.12 python3.13
-test-pythons:
-	for python in $(PYTHONS); do tests/quick.sh $$python $(LOCK) || exit 1; done
 
 clean:
 	rm -rf $(VENV) .venv-* build .pytest_cache .ruff_cache .mypy_cache

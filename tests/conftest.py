@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny policy with random weights, and images to show it."""
 
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,20 @@ SHAPE = TinyPolicy(image_size=32, tower_width=32, tower_layers=2, width=32, laye
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)  # the models of the tests are too small to gain from more
+
+
+class _Deprecations(logging.Handler):
+    """Libraries tell of some deprecations through their logger alone: an error in tests, as their warnings are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "deprecat" in (said := record.getMessage()).lower():
+            raise AssertionError(f"{record.name}: {said}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_deprecation_logged():
+    for name in ("transformers", "accelerate", "peft"):
+        logging.getLogger(name).addHandler(_Deprecations(logging.WARNING))
 
 
 @pytest.fixture(scope="session")
