@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from chexalign import tested_range as versions
+from chexalign import versions
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements/requirements.lock").read_text(encoding="utf-8")
@@ -28,9 +28,9 @@ def test_the_lock_satisfies_pyproject_and_names_a_hash_for_each():
 
 
 def test_a_version_outside_is_one_line_and_inside_is_none(monkeypatch):
-    monkeypatch.setattr(versions, "requires", lambda _: ["transformers<5.25,>=5.18", "peft>=0.19", "rich>=14"])
+    monkeypatch.setattr(versions.metadata, "requires", lambda _: ["transformers<5.25,>=5.18", "peft>=0.19", "rich>=14"])
     installed = {"transformers": "5.24.0", "peft": "0.21.2"}
-    monkeypatch.setattr(versions, "version", installed.get)
+    monkeypatch.setattr(versions.metadata, "version", installed.get)
     assert versions.outside() is None
     installed["transformers"] = "5.25.0"
     line = versions.outside()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
+from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from chexalign import __version__
 
@@ -31,3 +34,22 @@ def git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+# ---- the tested range
+
+TOUCHED = ("transformers", "peft", "accelerate", "tokenizers")
+
+
+def outside() -> str | None:
+    """One line where an installed version lies outside the bounds of the package's own metadata; None inside them."""
+    try:
+        bounds = [Requirement(line) for line in metadata.requires("chexalign") or ()]
+    except metadata.PackageNotFoundError:  # run from its source, not installed
+        return None
+    wrong = [
+        f"{b.name} {metadata.version(b.name)} (tested: {b.specifier})"
+        for b in bounds
+        if b.name in TOUCHED and not b.specifier.contains(metadata.version(b.name), prereleases=True)
+    ]
+    return f"not tested with {', '.join(wrong)}: docs/evidence/versions.md" if wrong else None

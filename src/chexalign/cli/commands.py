@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from chexalign import processes, tested_range
+from chexalign import processes, versions
 from chexalign.cli import finished as cli_use
 from chexalign.cli import judges as cli_judges
 from chexalign.errors import RecipeError, WorkError, printable
@@ -57,7 +57,7 @@ def _quiet_libraries() -> None:
 
     hf_logging.disable_progress_bar()
     hf_logging.set_verbosity_error()
-    if warning := tested_range.outside():
+    if warning := versions.outside():
         say(f"Warning: {warning}")
 
 
