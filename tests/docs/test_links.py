@@ -69,3 +69,8 @@ def test_every_source_is_on_the_page_of_sources():
 def test_every_recipe_is_on_the_page_of_recipes():
     listed = re.findall(r"^\| `recipes/(\w+)\.yaml` \|", (ROOT / "docs/use/recipes.md").read_text(), flags=re.M)
     assert sorted(listed) == sorted(p.stem for p in (ROOT / "recipes").glob("*.yaml"))
+
+
+def test_every_page_is_in_the_sites_navigation():
+    named = re.findall(r"^ +- (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.M)
+    assert sorted(named) == sorted(str(p.relative_to(ROOT / "docs")) for p in PAGES if p.name != "README.md")
