@@ -77,3 +77,11 @@ def test_reading_a_damaged_stage_file_names_file_and_line(tmp_path):
         read_records(path, Completion)
     with pytest.raises(WorkError, match="run the stage that writes it"):
         read_records(tmp_path / "absent.jsonl", Completion)
+
+
+def test_lines_too_deep_or_too_long_a_number_are_named(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n{"a": ' + "9" * 5000 + '}\n{"a": ' + "[" * 100000 + '\n{"a": 2}\n')
+    found = dict(read_lines(path))
+    assert found[1] == {"a": 1} and found[4] == {"a": 2}
+    assert "4300 digits" in found[2] and "too deep" in found[3]

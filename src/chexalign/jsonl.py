@@ -48,6 +48,13 @@ def read_json(path: Path) -> Any:
         raise WorkError(f"{path}: not valid JSON ({error}); delete it and run the stage again") from error
 
 
+def unreadable(error: ValueError | RecursionError) -> str:
+    """Why a text is no JSON that can be used: broken, nested too deep, or a number of thousands of digits."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at column {error.colno}"
+    return "too deep" if isinstance(error, RecursionError) else str(error).partition(";")[0]
+
+
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield (line number, parsed object) and, for a line that is no JSON object, (line number, what is wrong)."""
     with open(path, encoding="utf-8", errors="replace") as handle:
@@ -56,8 +63,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                yield number, f"invalid JSON ({error.msg} at column {error.colno})"
+            except (ValueError, RecursionError) as error:
+                yield number, f"invalid JSON ({unreadable(error)})"
                 continue
             yield number, row if isinstance(row, dict) else f"a JSON object is needed, not {type(row).__name__}"
 

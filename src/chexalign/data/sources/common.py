@@ -11,6 +11,7 @@ from typing import Any
 from chexalign.data.drops import Drops
 from chexalign.data.encoding import open_text
 from chexalign.errors import RecipeError, WorkError
+from chexalign.jsonl import unreadable
 from chexalign.recipe.studies import Studies
 
 FINDINGS_14 = (
@@ -60,8 +61,8 @@ def json_lines(path: Path, drops: Drops, encoding: str | None = None) -> Iterato
                 continue
             try:
                 row = json.loads(line, parse_constant=_constant)
-            except (json.JSONDecodeError, RecursionError) as error:
-                what = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
+            except (ValueError, RecursionError) as error:
+                what = unreadable(error)
                 drops.add("invalid JSON", f"{path}:{number}: invalid JSON ({what}); fix the line or remove it")
                 continue
             if isinstance(row, dict):
