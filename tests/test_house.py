@@ -34,7 +34,7 @@ MAY_IMPORT = {  # rooms that may import less than all that lies below them
     "losses": {"losses"},
     "stats": set(),
     "corpus": {"stats"},
-    "report": {"report", "errors", "records", "results", "stats", "corpus", "data"},
+    "report": {"report", "errors", "records", "results", "stats", "corpus", "data", "jsonl"},
     "recipe": {"recipe", "errors"},
     "labels": {"labels", "cleaning", "errors", "records"},
     "llm": {"llm", "errors"},
@@ -54,7 +54,7 @@ MAY_IMPORT = {  # rooms that may import less than all that lies below them
     "judges": {"judges", "cleaning", "errors", "records", "data", "labels", "llm"},
     "train": set(FLOOR) - {"run", "scorecard", "evaluation", "review", "stages", "sweep", "cli", "report"},
 }
-LEAVES = {"report", "cli"}  # nobody imports these, but that the command line writes reports
+LEAVES = {"report", "cli"}  # nobody imports these, but that the command line writes reports, and review fills its page
 
 
 def imports(path: Path) -> set[str]:
@@ -84,7 +84,7 @@ def test_imports_point_downwards(path):
     if mine in ("__init__", "__main__"):
         return
     if mine not in LEAVES:
-        assert not used & LEAVES, f"{path.name} imports a leaf"
+        assert not used & (LEAVES - {"report"} if mine == "review" else LEAVES), f"{path.name} imports a leaf"
     assert {room for room in used - {mine} if FLOOR[room] >= FLOOR[mine]} == set()
     if mine in MAY_IMPORT:
         assert used <= MAY_IMPORT[mine], used - MAY_IMPORT[mine]

@@ -38,8 +38,13 @@ class Ticker:
     """Count work done, of a `total` that may be unknown. `note` shows a short live remark such as the current loss."""
 
     def __init__(self, label: str, total: int | None, unit: str, done: int, bar: Progress | None):
-        self.label, self.total, self.unit, self.count, self.bar = label, total, unit, done, bar
-        self.start, self.first, self.last_line = time.monotonic(), done, time.monotonic()
+        self.label = label
+        self.total = total
+        self.unit = unit
+        self.count = done
+        self.bar = bar
+        self.first = done
+        self.start = self.last_line = time.monotonic()
         self.remark = ""
         if bar is not None:
             self.task = bar.add_task(label, total=total, completed=done, unit=unit, remark="")
@@ -60,8 +65,8 @@ class Ticker:
         if self.total is not None:
             left = (self.total - self.count) / rate if rate > 0 else 0.0
             of, eta = f"/{self.total}", ", done" if self.count >= self.total else f", {left:.0f} s left"
-        told = f"{self.label}: {self.count}{of} {self.unit}, {rate:.1f}/s, {seconds:.0f} s{eta} {self.remark}"
-        console.print(told.rstrip(), markup=False)
+        line = f"{self.label}: {self.count}{of} {self.unit}, {rate:.1f}/s, {seconds:.0f} s{eta} {self.remark}"
+        console.print(line.rstrip(), markup=False)
 
 
 @contextmanager

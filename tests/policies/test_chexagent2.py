@@ -112,7 +112,7 @@ def test_rendered_prompts(published, case):
 # ---- the real size: names and numbers
 
 
-SETTINGS = {  # reference/models.md 2.1
+SETTINGS = {  # of its published configuration
     "vocab_size": 51200, "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 32,
     "num_attention_heads": 32, "num_key_value_heads": 32, "hidden_act": "gelu_new", "layer_norm_eps": 1e-5,
     "resid_pdrop": 0.1, "embd_pdrop": 0.0, "attention_dropout": 0.0, "max_position_embeddings": 2048,
@@ -127,7 +127,7 @@ TOWER = {
 
 
 def published_names() -> list[str]:
-    """The tensors of CheXagent-2-3b, from reference/models.md 2.2."""
+    """The tensors of CheXagent-2-3b, as its published checkpoint names them."""
     wb = ("weight", "bias")
     decoder = (
         "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.dense", "mlp.fc1", "mlp.fc2",

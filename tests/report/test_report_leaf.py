@@ -10,7 +10,8 @@ import chexalign
 
 SOURCE = Path(chexalign.__file__).parent
 ALLOWED = tuple(
-    f"chexalign.{room}" for room in ("errors", "records", "results", "stats", "corpus", "data.SOURCES", "report")
+    f"chexalign.{room}"
+    for room in ("errors", "jsonl", "records", "results", "stats", "corpus", "data.SOURCES", "report")
 )
 
 
@@ -31,8 +32,8 @@ def test_report_imports_only_the_result_side() -> None:
         )
 
 
-def test_only_the_command_line_imports_the_report() -> None:
-    users = [p for p in SOURCE.rglob("*.py") if p.relative_to(SOURCE).parts[0] not in ("report", "cli")]
+def test_only_the_command_line_and_the_review_page_import_the_report() -> None:
+    users = [p for p in SOURCE.rglob("*.py") if p.relative_to(SOURCE).parts[0] not in ("report", "cli", "review")]
     assert [p.name for p in users if any(name.startswith("chexalign.report") for name in imports(p))] == []
 
 

@@ -6,6 +6,8 @@ that occurs) and then looked up: exact, and fast on films of many megapixels.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 CUT = 0.001  # share of pixels left out at each end of the range; our choice
@@ -33,7 +35,7 @@ def robust_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     present = counts > 0
     values, counts = values[present], counts[present]
     total = int(counts.sum())
-    cut = -(-total * CUT // 1) if total >= SMALLEST else 0
+    cut = math.ceil(total * CUT) if total >= SMALLEST else 0
     below = np.cumsum(counts)
     low = float(values[np.searchsorted(below, cut, side="right")])
     high = float(values[np.searchsorted(below, total - cut, side="left")])

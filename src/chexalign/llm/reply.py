@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -87,7 +88,7 @@ def room_for(prompt: Prompt, context: int) -> int:
     Raises Abstain when fewer than 64 are left: the server would refuse the request or cut the answer.
     """
     text = prompt if isinstance(prompt, str) else "".join(part for _, part in prompt)
-    asked = -(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN) + MARKERS
+    asked = math.ceil(len(text.encode("utf-8", "replace")) / BYTES_A_TOKEN) + MARKERS
     if context - asked < LEAST_ROOM:
         raise Abstain(
             f"a prompt of up to {asked} tokens leaves no room for an answer in {context}; raise context_tokens"

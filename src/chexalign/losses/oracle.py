@@ -9,7 +9,7 @@ from torch import Tensor
 def oracle_weight(zrr_ema: float, *, w_min: float, w_max: float, gamma: float) -> float:
     """w = clip(w_min + (w_max − w_min)·ẑ^γ, w_min, w_max), ẑ the moving average of the zero-reward rate in [0, 1].
 
-    Source: OraPO (reference/papers.md restates the formula lost in the text).
+    Source: OraPO, the mixing weight of GRPO and the DPO oracle; gamma shapes how fast it grows with the rate.
     """
     if not 0.0 <= zrr_ema <= 1.0:
         raise ValueError(f"zrr_ema must lie in [0, 1], got {zrr_ema}")

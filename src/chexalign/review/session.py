@@ -15,13 +15,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
 from chexalign.data import unit_hash
 from chexalign.errors import WorkError
 from chexalign.judges.contract import is_blank
 from chexalign.policies.presets import most_images
 from chexalign.records import Study
+from chexalign.report.render import fill_text, style_sheet
 from chexalign.review.feedback import append, latest_rows, review_key
 from chexalign.run.folder import Run
 from chexalign.run.task import reference
@@ -114,11 +113,10 @@ def answer(session: Session, form: Mapping[str, str]) -> int:
 
 def page(session: Session, number: int | None, nonce: str) -> str:
     """The page of one item, or of the end where there is none left."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    here = files("chexalign")
     item = None if number is None else session.items[number]
-    return environment.from_string((here / "review/page.html.j2").read_text(encoding="utf-8")).render(
-        css=(here / "report/templates/style.css").read_text(encoding="utf-8"),
+    return fill_text(
+        (files("chexalign") / "review/page.html.j2").read_text(encoding="utf-8"),
+        css=style_sheet(),
         nonce=nonce,
         number=number,
         item=item,

@@ -1,4 +1,4 @@
-"""Attacks on a judge: edits of reports whose effect a good judge must get right (reference/judges.md, section 15).
+"""Attacks on a judge: edits of reports whose effect a good judge must get right.
 
 `CASES` are hand-written pairs; `EDITS` change any report and say what the edit deserves. An edit returns None where it
 does not apply, for example swapping sides in a report that names none.

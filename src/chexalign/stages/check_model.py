@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -137,9 +138,9 @@ def _looked_at(studies: Sequence[Study], root: Path, most: int) -> list[Study]:
     """Evenly spaced studies, and the one with the longest and thinnest image: processors refuse those first."""
     from PIL import Image
 
-    chosen = list(studies[:: -(-len(studies) // ENCODED) or 1])
+    chosen = list(studies[:: math.ceil(len(studies) / ENCODED) or 1])
     thinnest: tuple[float, Study] | None = None
-    for study in studies[:: -(-len(studies) // MEASURED) or 1]:
+    for study in studies[:: math.ceil(len(studies) / MEASURED) or 1]:
         for path, _ in study.images[:most]:
             try:
                 with Image.open(root / path) as image:

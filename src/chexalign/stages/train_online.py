@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,12 +26,11 @@ from chexalign.run.task import reference as to_be_written
 from chexalign.train.batches import steps_for
 from chexalign.train.checkpoint import load_weights, trainable_parameters
 from chexalign.train.loop import LoopSettings, Trainer
-from chexalign.train.online import task as online_task
 from chexalign.train.online.algorithms import algorithm_of
 from chexalign.train.online.algorithms.base import OnlineStage
 from chexalign.train.online.balance import balanced
 from chexalign.train.online.rollout import PromptedStudy
-from chexalign.train.online.task import OnlineTask, validator
+from chexalign.train.online.task import OnlineSettings, OnlineTask, validator
 from chexalign.train.output import save_policy
 
 NEVER = 1 << 30  # validations without a better one before a stage without `patience` ends
@@ -55,8 +53,8 @@ def train_online(run: Run) -> StageResult:
     engines.attach(policy, train.rollout.engine, run.recipe.studies.max_images)
     needed = algorithm_of(train.algorithm).reference(train.algorithm)
     reference = _frozen(run) if needed and not adapters.has_adapter(policy.model) else None
-    asked, validated = (_asked(run, policy, s) for s in (learnt_from, held_out))
-    told: dict[str, Any] = {"stages": []}
+    learning, validated = (_prompted(run, policy, s) for s in (learnt_from, held_out))
+    extra: dict[str, Any] = {"stages": []}
     done, stages = 0, algorithm_of(train.algorithm).stages(train, rounds)
     for number, stage in enumerate(stages, start=1):
         folder, kept = run.path(f"train/stage_{number}"), run.path(f"stages/stage_{number}")
@@ -68,14 +66,14 @@ def train_online(run: Run) -> StageResult:
             state = read_json(folder / "done.json")
             load_weights(policy.scorer, torch.load(folder / "best.pt", weights_only=True, map_location="cpu"))
         else:
-            state = _run_stage(run, policy, reference, (number, stage), folder, done, (asked, validated))
+            state = _run_stage(run, policy, reference, (number, stage), done, (learning, validated))
         if number < len(stages) and not kept.exists():  # so that `evaluate` can say what each stage has brought
             save_policy(policy, kept, run.path("train/unused"))
         done += state["rounds"]
-        told["stages"].append({"reward": stage.reward, "learns": learns, **state})
-    told["rounds"] = done
+        extra["stages"].append({"reward": stage.reward, "learns": learns, **state})
+    extra["rounds"] = done
     save_policy(policy, run.path("policy"), run.path("train"), run.recipe.policy.dtype)
-    return StageResult(len(learnt_from), len(learnt_from), {}, told)
+    return StageResult(len(learnt_from), len(learnt_from), {}, extra)
 
 
 def _chosen(studies: list[Study], settings: Rollout, seed: int) -> list[Study]:
@@ -84,7 +82,7 @@ def _chosen(studies: list[Study], settings: Rollout, seed: int) -> list[Study]:
     return studies[: settings.studies]
 
 
-def _asked(run: Run, policy: Policy, studies: Sequence[Study]) -> list[PromptedStudy]:
+def _prompted(run: Run, policy: Policy, studies: Sequence[Study]) -> list[PromptedStudy]:
     prompts = prompts_for(run, policy, studies)
     return [PromptedStudy(s, p, to_be_written(run.recipe, s)) for s, p in zip(studies, prompts, strict=True)]
 
@@ -127,21 +125,20 @@ def _run_stage(
     policy: Policy,
     reference: Policy | None,
     numbered: tuple[int, OnlineStage],
-    folder: Path,
     done: int,
-    asked: tuple[list[PromptedStudy], list[PromptedStudy]],
+    prompted: tuple[list[PromptedStudy], list[PromptedStudy]],
 ) -> dict[str, Any]:
+    """One stage, `done` rounds after the run's first; `prompted` are the studies to learn from and to validate on."""
     train, inner = run.recipe.train, run.recipe.train.rollout.inner_steps
     number, stage = numbered
+    folder = run.path(f"train/stage_{number}")
     judge = load_judge(stage.reward, run.recipe.judges, REWARDS_SEE)
-    settings = online_task.OnlineSettings(
-        train.algorithm, train.rollout, train.watch, run.recipe.training_seed, done, number
-    )
+    settings = OnlineSettings(train.algorithm, train.rollout, train.watch, run.recipe.training_seed, done, number)
     task = OnlineTask(policy, reference, judge, settings)
     watched = load_judge(train.watch.judge, run.recipe.judges)
     trainer: Trainer[Any] = Trainer(
         task,
-        asked[0],
+        prompted[0],
         LoopSettings.of(
             train,
             steps=stage.rounds * inner,
@@ -156,17 +153,17 @@ def _run_stage(
         folder,
         run.path("train_log.jsonl"),
         f"training ({train.algorithm.type}, {stage.reward})",
-        validator(policy, watched, asked[1], train.rollout, train.watch.judge, train.watch.temperature),
+        validator(policy, watched, prompted[1], train.rollout, train.watch.judge, train.watch.temperature),
     )
     state = trainer.run()
     if state["best_step"] == 0:
         say(f"no weights were better than those at the start by {train.watch.judge}: those are kept")
-    told = {
+    summary = {
         "rounds": state["step"] // inner,
         "best_round": state["best_step"] // inner,
         f"best_{train.watch.judge}": -state["best"],
         "rounds_out_of_bounds": task.warned,
     }
     if processes.is_main():
-        write_json(folder / "done.json", told)
-    return told
+        write_json(folder / "done.json", summary)
+    return summary

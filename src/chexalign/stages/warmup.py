@@ -3,7 +3,7 @@
 Phases: tower on finding labels, finding lists, reports (SFT), and, for a start that names no finding, normal reports.
 
 Straight SFT on reports learns the normal template and ignores the image; a tower that already knows the findings, and on
-real X-rays a short phase on finding lists, ground it (measured in ../shared/design.md, "real X-rays").
+real X-rays a short phase on finding lists, ground it (docs/evidence/log.md).
 """
 
 from __future__ import annotations

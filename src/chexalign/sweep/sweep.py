@@ -7,14 +7,13 @@ one resumes.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from chexalign import __version__
 from chexalign.errors import WorkError
-from chexalign.jsonl import read_json, write_json
+from chexalign.jsonl import atomic_write, read_json, write_json
 from chexalign.judges import from_recipe as load_judge
 from chexalign.progress import say
 from chexalign.recipe.recipe import Recipe
@@ -125,7 +124,5 @@ def _lend_baseline(lender: Run, borrower: Run) -> None:
     for source in lender.path("evaluation").glob("baseline.*.jsonl"):
         target = borrower.path("evaluation") / source.name
         if not target.exists():
-            target.parent.mkdir(exist_ok=True)
-            fresh = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-            shutil.copyfile(source, fresh)
-            os.replace(fresh, target)
+            with open(source, "rb") as lent, atomic_write(target, "wb") as handle:
+                shutil.copyfileobj(lent, handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -29,7 +30,8 @@ def batches(n: int, batch_size: int, seed: int, steps: int) -> Iterator[tuple[in
 
 
 def steps_for(n: int, batch_size: int, epochs: int) -> int:
-    return epochs * -(-n // batch_size)
+    """Optimizer steps of `epochs` passes over n examples; the last batch of an epoch may be smaller."""
+    return epochs * math.ceil(n / batch_size)
 
 
 def micro_batches(

@@ -47,13 +47,11 @@ class Checkpoint:
     """`folder/checkpoint`: `write` and `read` are called by every process."""
 
     def __init__(self, folder: Path, accelerator: Accelerator, module: nn.Module, parts: dict[str, Any], sharded: bool):
-        self.folder, self.accelerator, self.module, self.parts, self.sharded = (
-            folder,
-            accelerator,
-            module,
-            parts,
-            sharded,
-        )
+        self.folder = folder
+        self.accelerator = accelerator
+        self.module = module
+        self.parts = parts
+        self.sharded = sharded
 
     def write(self, progress: dict[str, Any]) -> None:
         """Write beside the last one, then put it in its place: a crash leaves a whole one."""

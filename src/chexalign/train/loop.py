@@ -10,6 +10,7 @@ cuts, so that nothing but rounding depends on how many processes there are.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -89,6 +90,14 @@ class LoopSettings:
         """The settings that a recipe's section names, with those given."""
         return cls(**{f.name: getattr(section, f.name) for f in fields(cls) if hasattr(section, f.name)} | given)
 
+    def saves_after(self, done: int) -> bool:
+        """Whether a checkpoint is written after `done` steps: about every `save_every`, between batches, not at the end.
+
+        A checkpoint inside a batch could not say what was made from it.
+        """
+        batches_done, inside = divmod(done, self.repeat)
+        return not inside and batches_done % math.ceil(self.save_every / self.repeat) == 0 and done < self.steps
+
 
 class Trainer(Generic[Item]):
     """One training run: `Trainer(...).run()`. Checkpoints, log and best weights live in `folder`."""
@@ -103,8 +112,13 @@ class Trainer(Generic[Item]):
         label: str,
         validate: Callable[[], dict[str, float]] | None = None,
     ):
-        self.task, self.items, self.settings, self.folder, self.log = task, items, settings, folder, log
-        self.label, self.validate = label, validate if settings.eval_every else None
+        self.task = task
+        self.items = items
+        self.settings = settings
+        self.folder = folder
+        self.log = log
+        self.label = label
+        self.validate = validate if settings.eval_every else None
         set_seed(settings.seed)
         task.module.eval()  # no dropout but LoRA's, and that only inside a step
         self.accelerator = _accelerator(task.module)
@@ -141,7 +155,7 @@ class Trainer(Generic[Item]):
             )
         if plugin is not None:  # batches and clipping are the loop's, said once
             plugin.deepspeed_config |= {
-                "train_micro_batch_size_per_gpu": -(-s.micro_batch_size // self.accelerator.num_processes),
+                "train_micro_batch_size_per_gpu": math.ceil(s.micro_batch_size / self.accelerator.num_processes),
                 "gradient_clipping": s.max_grad_norm,
             }
         with torch.no_grad(), progress("image features", len(self.items), "examples") as ticker:
@@ -171,8 +185,7 @@ class Trainer(Generic[Item]):
                 before = {}
                 self._append_log({**row, "seconds": round(time.monotonic() - start, 3)})
                 ticker.advance(1, f"loss {row['loss']:.4f}")
-                whole = (step + 1) % s.repeat == 0  # a checkpoint inside a batch could not say what was made from it
-                if whole and (step + 1) // s.repeat % -(-s.save_every // s.repeat) == 0 and step + 1 < s.steps:
+                if s.saves_after(step + 1):
                     self.checkpoint.write(self.state)
         if self.state["best"] is not None and s.keep == "last":
             if self.ema:
@@ -188,7 +201,7 @@ class Trainer(Generic[Item]):
 
     def _batches(self) -> Iterator[tuple[int, list[int]]]:
         s = self.settings
-        drawn = batches(len(self.items), s.batch_size, s.seed, -(-s.steps // s.repeat))
+        drawn = batches(len(self.items), s.batch_size, s.seed, math.ceil(s.steps / s.repeat))
         return islice((batch for batch in drawn for _ in range(s.repeat)), s.steps)
 
     def full_weights(self) -> dict[str, Tensor] | None:

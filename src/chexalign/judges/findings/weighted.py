@@ -9,7 +9,7 @@ weight of the rest of the chest, on which the two agree,
 A reference state is found as far as its best counterpart goes: kinship of the two words, divided by 1 + its attribute
 errors; the remainder is missed. A report state is invented as far as nothing in the reference is akin to it, so one
 error in an attribute is counted once. p keeps the score graded where a side is normal: inventing an urgent finding on a
-normal chest costs more than a benign one. Made by clinical reasoning after CRIMSON (reference/judges.md, section 9); no number
+normal chest costs more than a benign one. Made by clinical reasoning after CRIMSON (its released weights); no number
 was optimised on ratings, but its form was chosen with RadPref's in sight (docs/evidence/judges.md).
 """
 

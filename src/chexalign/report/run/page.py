@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from markupsafe import Markup
 
 from chexalign.report import wording
 from chexalign.report.inputs import RunFiles, image_uri, is_drawn, mapping, read_run
-from chexalign.report.render import fill
+from chexalign.report.render import fill, put
 from chexalign.report.run import figures, tables
 from chexalign.report.run.gaming import gaming_section
 from chexalign.report.run.grounding import grounding_section
@@ -52,17 +51,6 @@ class Example:
 def write_page(run_dir: Path) -> Path:
     """Write `run_dir/report.html` in one step and return its path. Raises WorkError where nothing can be reported."""
     return put(run_dir / "report.html", render(read_run(run_dir)))
-
-
-def put(target: Path, page: str) -> Path:
-    """Write a page in one step and return its path."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
 
 
 def render(run: RunFiles) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from chexalign.report import wording
 from chexalign.report.draw.charts import ALIGNED, REFERENCE
 from chexalign.report.draw.svg import draw
+from chexalign.report.render import fill, put
 
 WIDTH = 7.0  # inches
 Card = dict[str, Any]
@@ -23,29 +21,17 @@ Shown = tuple[str, str] | None  # a number and its interval, as text
 
 def write_scorecard_page(card: Card, folder: Path) -> Path:
     """Write `folder/scorecard.html` in one step and return its path."""
-    target = folder / "scorecard.html"
-    temporary = folder / f".scorecard.html.{os.getpid()}.tmp"
-    try:
-        temporary.write_text(render(card), encoding="utf-8", errors="replace", newline="\n")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
+    return put(folder / "scorecard.html", render(card))
 
 
 def render(card: Card) -> str:
     """The page as text; the same card gives the same page."""
-    package = files("chexalign.report") / "templates"
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(package.joinpath("scorecard.html.j2").read_text(encoding="utf-8"))
-    style = Markup(package.joinpath("style.css").read_text(encoding="utf-8"))
     sources = sorted({s for row in card["judges"] for s in row.get("agreement", {}).get("by_source", {})})
     sources = sources if len(sources) > 1 else []
     lengths = [row["length"]["rating"] for row in card["judges"] if row.get("length")]
-    return template.render(
-        style=style,
+    return fill(
+        "scorecard.html.j2",
         card=card,
-        dash=wording.DASH,
         level=wording.percent(card["level"]),
         rows=[_row(row, sources) for row in card["judges"]],
         names=[row["name"] for row in card["judges"]],

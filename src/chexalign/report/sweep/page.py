@@ -10,9 +10,9 @@ from typing import Any
 from chexalign.errors import WorkError
 from chexalign.report import wording
 from chexalign.report.inputs import is_drawn, mapping, read_json, read_manifest
-from chexalign.report.render import fill
+from chexalign.report.render import fill, put
 from chexalign.report.run import figures, tables
-from chexalign.report.run.page import put, write_page
+from chexalign.report.run.page import write_page
 from chexalign.report.run.tables import SYMBOLS, Value, value
 from chexalign.report.sweep.chart import length_chart
 from chexalign.report.sweep.curves import online_charts, zero_rows

@@ -51,7 +51,10 @@ class OnlineTask:
     """`reference` is a frozen copy of the baseline, or None where adapters can be taken off instead."""
 
     def __init__(self, policy: Policy, reference: Policy | None, judge: Judge, settings: OnlineSettings):
-        self.policy, self.reference, self.judge, self.settings = policy, reference, judge, settings
+        self.policy = policy
+        self.reference = reference
+        self.judge = judge
+        self.settings = settings
         self.algorithm = algorithm_of(settings.algorithm)
         self.module: nn.Module = policy.scorer
         for scored_by in (policy, reference):
@@ -79,15 +82,14 @@ class OnlineTask:
         sampled = time.monotonic()
         answers = judge_groups(self.judge, samples, number)
         seconds = {"rollout_seconds": sampled - start, "reward_seconds": time.monotonic() - sampled}
-        made = [self._group(s, a) for s, a in zip(samples, answers, strict=True)]
-        made, most = [g for g in made if self._teaches(g)], self.settings.rollout.batch_size
-        made = [g for i in range(0, len(made), most) for g in self._with_logps(made[i : i + most])]
+        groups = [self._group(s, a) for s, a in zip(samples, answers, strict=True)]
+        teaching = [g for g in groups if self._teaches(g)]
+        size = self.settings.rollout.batch_size
+        scored_groups = [g for i in range(0, len(teaching), size) for g in self._with_logps(teaching[i : i + size])]
         if processes.count() > 1:
-            samples, answers, made, told = (
-                gather_object(x) for x in (samples, answers, made, list(self.memory.items()))
-            )
-            self.memory |= dict(told)
-        self._groups = [replace(g, share=len(made) / len(asked)) for g in made]
+            samples, answers, scored_groups = (gather_object(x) for x in (samples, answers, scored_groups))
+            self.memory |= dict(gather_object(list(self.memory.items())))
+        self._groups = [replace(g, share=len(scored_groups) / len(asked)) for g in scored_groups]
         self._row = self._numbers(number, samples, answers, seconds)
 
     def _numbers(

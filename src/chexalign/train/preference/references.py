@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -59,7 +60,7 @@ def with_references(policy: Policy, examples: Sequence[Example], path: Path, dty
 def check_references(examples: Sequence[Example], task: ScoringTask, cut: Cut) -> None:
     """Before any update policy and reference agree: recompute evenly spaced pairs and compare with what is stored."""
     with torch.no_grad():
-        for batch in cut(examples[:: -(-len(examples) // CHECKED_PAIRS)]):
+        for batch in cut(examples[:: math.ceil(len(examples) / CHECKED_PAIRS)]):
             task.check_first(task.module(*task.inputs(batch)), batch)
 
 
