@@ -5,7 +5,7 @@ python benchmarks/house.py [--root .]      # the checkout whose src/chexalign is
 Every number is read from the source's syntax trees. A room is a module or folder directly under src/chexalign; an arrow is
 one package importing from another (folders at any depth; what lies at the root is counted as rooms of its own); a floor is
 the length of the longest way down from a room. A circle is a package that can be reached from itself. A repeated passage is
-four or more consecutive lines that stand in two files, compared without comments, blank lines and indentation; imports are left out.
+four consecutive lines that stand in two files, without comments, blank lines, indentation and imports.
 """
 
 from __future__ import annotations

@@ -10,6 +10,11 @@ def group_normalise(rewards: Tensor, *, eps: float) -> Tensor:
     """(r − mean) / (sd + ε), (G,) → (G,): zero mean, unit sd (the sample sd, as in TRL's `scale_rewards="group"`).
 
     A constant group, and so a group of one, gives zeros. Source: GRPO, Shao et al. 2024; used by OraPO.
+
+    >>> group_normalise(torch.tensor([0.0, 1.0, 2.0]), eps=0.0)
+    tensor([-1.,  0.,  1.])
+    >>> group_normalise(torch.tensor([0.5, 0.5]), eps=1e-4)
+    tensor([0., 0.])
     """
     if bool((rewards == rewards[0]).all()):
         return torch.zeros_like(rewards)

@@ -35,7 +35,15 @@ def dpo(
 ) -> Tensor:
     """Direct preference optimisation: −log σ(β·h). (B,) → (B,).
 
-    Policy = reference gives log 2. Source: Rafailov et al. 2023, eq. 7; TRL's `loss_type="sigmoid"`.
+    Policy = reference gives log 2. Raises ValueError where the shapes differ.
+    Source: Rafailov et al. 2023, eq. 7; TRL's `loss_type="sigmoid"`.
+
+    >>> import torch
+    >>> pair = torch.tensor([-10.0]), torch.tensor([-12.0])  # chosen, rejected: summed log-probs in nats
+    >>> dpo(*pair, *pair, beta=0.1)  # policy = reference: log 2
+    tensor([0.6931])
+    >>> dpo(*pair, torch.tensor([-11.0]), torch.tensor([-11.0]), beta=0.1)  # h = 1 − (−1) = 2
+    tensor([0.5981])
     """
     return -F.logsigmoid(beta * log_ratio_margin(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps))
 
