@@ -149,13 +149,14 @@ def test_judges_and_recipes_are_listed(monkeypatch, capsys):
 
 def test_check_finds_what_would_go_wrong(monkeypatch, capsys, tmp_path):
     rows = [{"study_id": f"s{i}", "patient_id": "p", "images": ["x.png"], "findings": "Heart."} for i in range(4)]
-    rows[0]["split"], rows[1]["split"] = "train", "test"
+    for row, split in zip(rows, ("train", "test", "train", "test"), strict=True):
+        row["split"] = split
     (tmp_path / "studies.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\nnot json\n")
     code, out, err = call(
         monkeypatch, capsys, "check", "tiny", "studies.source=jsonl", f"studies.root={tmp_path}", "studies.n=null"
     )
     assert code == 1 and "problems found" in err
-    for needle in ("studies.jsonl:5: invalid JSON", "patient p is in two splits", "x.png is missing"):
+    for needle in ("studies.jsonl:5: invalid JSON", "patient p is in two splits", "image 1 is missing"):
         assert needle in out
     code, out, _ = call(monkeypatch, capsys, "check", "tiny", f"run_dir={tmp_path / 'new'}")
     assert code == 0 and "PROBLEM" not in out and not (tmp_path / "new").exists()

@@ -28,7 +28,7 @@ SMALL = [
     "train.watch={judge: rouge_1, every: 1, limit: 4}",
 ]  # fmt: skip
 GRID = (
-    "sweep.grid=[{name: GRPO, algorithm: grpo, kl: 0.02, reward: rouge_l},"
+    "sweep.grid=[{name: GRPO, algorithm: grpo, kl: 0.02, sft: 0.1, reward: rouge_l},"
     " {algorithm: valor, reward: rouge_l, lambda_vis: 0, rollout: {inner_steps: 2, rounds: 2}},"
     " {name: SFT, algorithm: sft, lr: 1.0e-4}]"
 )
@@ -275,7 +275,7 @@ def test_a_killed_online_sweep_makes_no_pairs_and_resumes_to_the_same_weights(sw
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["stages"] = {k: v for k, v in manifest["stages"].items() if k in ("studies", "warmup")}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    more = [*SMALL, "sweep.grid=[{name: GRPO, algorithm: grpo, kl: 0.02, reward: rouge_l}]"]
+    more = [*SMALL, "sweep.grid=[{name: GRPO, algorithm: grpo, kl: 0.02, sft: 0.1, reward: rouge_l}]"]
     assert start(folder, "GRPO-seed1/train_log", 3, "sweep", more) == -signal.SIGKILL
     sweep(load_recipe("tiny", [*OVERRIDES, *more, f"run_dir={folder}"]))
     done = json.loads((folder / "sweep.json").read_text())

@@ -200,7 +200,8 @@ def test_rouge_abstains_where_the_reference_has_nothing_to_count():
 def test_rouge_l_is_many_times_faster_than_rouge_score():
     """benchmarks/judges.py measures 18 times on one idle core; here with room for a busy machine, best of three each."""
     rng = random.Random(1)
-    texts = [" ".join(rng.choices(WORDS, k=40)) for _ in range(300)]
+    words = [word for word in WORDS if not set(word) & set("<&")]  # taking markup away is not ROUGE's work
+    texts = [" ".join(rng.choices(words, k=40)) for _ in range(300)]
     references = [texts[i // 4 * 4] for i in range(300)]
     official = rouge_scorer.RougeScorer(["rougeL"])
 
