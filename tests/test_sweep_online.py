@@ -25,7 +25,7 @@ SMALL = [
     "evaluate.judges=[chexpert_rule_f1,rouge_l]", "evaluate.headline=[rouge_l]", "evaluate.shuffled_images=false",
     "sweep.samples=1", "sweep.seeds=[0,1]", "sweep.evaluate=all", "train.lr=3e-3",
     f"train.rollout={{n: 3, max_new_tokens: 12, studies: 8, rounds: {ROUNDS}}}",
-    "train.watch={judge: rouge_1, every: 1, limit: 4}",
+    "train.watch={judge: rouge_1, every: 1, limit: 4, keep: last}",
 ]  # fmt: skip
 GRID = (
     "sweep.grid=[{name: GRPO, algorithm: grpo, kl: 0.02, sft: 0.1, reward: rouge_l},"
