@@ -215,4 +215,4 @@ def test_rouge_l_is_many_times_faster_than_rouge_score():
 
     ours = best_of_three(lambda: load("rouge_l").score(texts, references))
     theirs = best_of_three(lambda: [official.score(b, a) for a, b in zip(texts, references, strict=True)])
-    assert theirs / ours > 1.5  # the door reads every text for markup and readability; a busy machine has room
+    assert theirs / ours > 8
