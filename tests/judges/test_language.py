@@ -108,6 +108,17 @@ def test_what_nobody_can_read_is_counted_and_costs(name):
     assert load(name).score([report], [report])[0].score == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    "said", ["Stable.", "Unchanged from prior.", "As above.", "No change.", "Otherwise normal.", "All else unremarkable.",
+             "No significant change since the previous day.", "Appearance is slightly worse."]
+)  # fmt: skip
+def test_a_sentence_that_only_says_how_things_stand_is_no_unread_statement(said):
+    report, reference = "The heart is normal. Small left effusion.", "Small left effusion. The heart is normal."
+    plain, more = load("finding_f1").score([report, f"{report} {said}"], [reference] * 2)
+    assert more.details["unread"] == 0 and more.score == plain.score
+    assert load("finding_f1").score([f"{report} Stable xyzosis."], [reference])[0].details["unread"] == 1
+
+
 @pytest.mark.parametrize("name", SHORTS)
 def test_a_reference_about_another_organ_is_an_abstention(name):
     answer = load(name).score(["The lungs are clear."], ["The kidneys are unremarkable. No ascites."])[0]

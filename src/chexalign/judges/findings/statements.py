@@ -121,8 +121,14 @@ def read_text(text: str) -> TextReading:
 
 
 def _states_something(items: Sequence[Item], words: Sequence[str]) -> bool:
-    """A sentence with words that is not of the kind that states nothing (concepts.toml: harmless)."""
-    return any(len(w) > 1 and w.isalpha() for w in words) and not any(i.kind == "harmless" for i in items)
+    """A sentence with words that is not of the kind that states nothing (concepts.toml: harmless, status)."""
+    said = [w for w in words if len(w) > 1 and w.isalpha()]
+    return not _status_words().issuperset(said) and not any(i.kind == "harmless" for i in items)
+
+
+@cache
+def _status_words() -> frozenset[str]:
+    return frozenset(table("concepts.toml")["status"]["words"].split())
 
 
 def _calls_normal(items: Sequence[Item]) -> bool:
