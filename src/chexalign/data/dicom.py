@@ -26,6 +26,7 @@ from chexalign.progress import progress
 from chexalign.recipe.studies import Studies
 from chexalign.records import Study
 
+BURNT_IN = "burnt-in annotation"
 HEAD = 132  # bytes that tell DICOM from all else
 NOT_IMAGES = ("PR", "SR", "KO", "DOC", "REG", "SEG", "AU", "PLAN")  # modalities without an image of their own
 FIND = (
@@ -118,7 +119,7 @@ def find_films(root: Path, without_burned_in: bool, drops: Drops) -> Found:
             if reason := _passed_by(header, path.name):
                 found.passed[reason] += 1
             elif lost := _lost(header, without_burned_in):
-                drops.add(lost[0], f"{where} {lost[1]}")
+                drops.add(lost[0], f"{where} {lost[1]}", asked=lost[0] == BURNT_IN)
             elif (instance := text(header, "SOPInstanceUID")) and instance in seen:
                 found.passed["the same image a second time"] += 1
             else:
@@ -180,7 +181,7 @@ def _lost(header: Any, without_burned_in: bool) -> tuple[str, str] | None:
             f"holds {frames:.0f} frames, and which one is meant is not known; export that one alone",
         )
     if without_burned_in and text(header, "BurnedInAnnotation").upper() == "YES":
-        return "burnt-in annotation", "has BurnedInAnnotation YES, and studies.dicom.burned_in is drop"
+        return BURNT_IN, "has BurnedInAnnotation YES, and studies.dicom.burned_in is drop"
     return None
 
 

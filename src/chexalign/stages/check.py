@@ -51,10 +51,10 @@ def _check_studies(recipe: Recipe, studies: list[Study], drops: Drops) -> Iterat
     shown = ", ".join(f"{splits[k]} {k}" for k in ("train", "val", "test"))
     drawn = " (a draw of the phantom law)" if is_drawn(recipe.studies) else ""
     yield all(splits[k] for k in needed_splits(recipe)), f"{len(studies)} studies{drawn}: {shown}"
-    yield (
-        not drops.lines,
-        f"unreadable rows: {len(drops.lines)}" + (f", first: {drops.lines[0]}" if drops.lines else ""),
-    )
+    first = f", first: {drops.faults[0]}" if drops.faults else ""
+    yield not drops.faults, f"unreadable rows: {len(drops.faults)}{first}"
+    if asked := len(drops.lines) - len(drops.faults):
+        yield True, f"left out as the recipe asks: {asked}"
     twice = [i for i, n in Counter(s.study_id for s in studies).items() if n > 1]
     yield not twice, f"duplicate study ids: {len(twice)}" + (f", first: {twice[0]}" if twice else "")
     for remark, n in drops.notes.most_common():

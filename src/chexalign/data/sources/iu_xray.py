@@ -46,9 +46,8 @@ def _own_layout(path: Path, settings: Studies, seed: int, drops: Drops) -> Itera
         try:
             split = row.get("r2gen_split") if r2gen else split_of(row["uid"])
             if split is None:
-                drops.add(
-                    OUTSIDE, f"{path.name}:{number}: study {row['uid']} is {OUTSIDE}; studies.split_by=patient keeps it"
-                )
+                where = f"{path.name}:{number}: study {row['uid']}"
+                drops.add(OUTSIDE, f"{where} is {OUTSIDE}; studies.split_by=patient keeps it", asked=True)
                 continue
             study = Study(
                 study_id=row["uid"],
@@ -102,6 +101,6 @@ def _in_split(studies: Iterator[Study], root: Path, settings: Studies, drops: Dr
     for study in studies:
         split = splits.get(uid_of(study.study_id))
         if split is None:
-            drops.add(OUTSIDE, f"study {study.study_id} is {OUTSIDE}; studies.split_by=patient keeps it")
+            drops.add(OUTSIDE, f"study {study.study_id} is {OUTSIDE}; studies.split_by=patient keeps it", asked=True)
         else:
             yield replace(study, split=split)
