@@ -3,10 +3,13 @@
 import pytest
 
 from chexalign.evaluation.answers import Answers, Decoded, Evaluated
+from chexalign.evaluation.blocks import block
 from chexalign.evaluation.controls import image_donors, shuffled_control, with_other_images
 from chexalign.policies import Prompt
 from chexalign.recipe.files import load_recipe
 from chexalign.records import Study
+from chexalign.report.run.tables import not_read
+from chexalign.report.wording import cell
 
 
 def studies(*counts: int) -> list[Study]:
@@ -43,3 +46,22 @@ def test_what_of_a_gain_needs_the_right_images_by_hand():
     assert control.difference["rouge_l"]["mean"] == pytest.approx(((0.6 - 0.2) + (0.5 - 0.3)) / 2)
     gain = control.gain["rouge_l"]
     assert gain["mean"] == pytest.approx(((0.5 - 0.2) + (0.1 - 0.2)) / 2) and gain["abstained"] == 1
+
+
+def test_what_no_judge_could_read_stands_beside_the_scores_of_each_subset():
+    """Baseline: 2 + 1 unread sentences, one refusal; aligned, two seeds: (0 + 3)/2 unread. rouge_l counts no sentences."""
+    settings = load_recipe("tiny", ["evaluate.judges=[rouge_l]", "evaluate.headline=[rouge_l]"]).evaluate
+    texts, scores = ["x", "y"], {"finding_f1": [0.5, 0.5], "rouge_l": [0.5, 0.5]}
+    first = Answers(texts, scores, unread={"finding_f1": [(2, 0), (1, 1)], "rouge_l": [(None, 0), (None, 1)]})
+    seeds = [
+        Answers(texts, scores, unread={"finding_f1": [(0, 0), (n, 0)], "rouge_l": [(None, 0)] * 2}) for n in (0, 3)
+    ]
+    found = block(first, seeds, texts, [0, 1], "greedy", settings)
+    cells = {(side, j): found.side(side)[j] for side in ("baseline", "aligned") for j in scores}
+    assert (cells["baseline", "finding_f1"]["unread"], cells["baseline", "finding_f1"]["unreadable"]) == (3, 1)
+    assert (cells["aligned", "finding_f1"]["unread"], cells["aligned", "finding_f1"]["unreadable"]) == (1.5, 0)
+    assert "unread" not in cells["baseline", "rouge_l"] and cells["baseline", "rouge_l"]["unreadable"] == 1
+    assert block(first, seeds, texts, [0], "greedy", settings).baseline["finding_f1"]["unread"] == 2
+    assert not_read(*(cell(found.side(side), "finding_f1") for side in ("baseline", "aligned"))) == (
+        "3 / 1.5 sentences; 1 / 0 reports"
+    )

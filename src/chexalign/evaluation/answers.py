@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from chexalign.evaluation.unread import Counts
 from chexalign.labels import label_report
 from chexalign.labels import positive_set as positives
 from chexalign.labels.truth import study_labels
@@ -36,6 +37,7 @@ class Answers:
     written: tuple[str | None, ...] = ()  # what was written, where `texts` is that without tags and markup
     facts: tuple[Any, ...] = ()  # what the judge `facts` read in each report, where it was asked
     counts: Mapping[str, np.ndarray] = field(default_factory=dict)  # of labellers that are costly, (n, 3, 14) by family
+    unread: Mapping[str, Sequence[Counts]] = field(default_factory=dict)  # judge → what it could not read, per study
 
     def words(self) -> list[float | None]:
         return [float(len(t.split())) for t in self.texts]

@@ -10,6 +10,7 @@ from chexalign import stats
 from chexalign.corpus import CHEXBERT, LABELS, PARTS, RULES, all_metrics, paired_cells
 from chexalign.evaluation.answers import SEED, Answers
 from chexalign.evaluation.counting import counts_of
+from chexalign.evaluation.unread import totals
 from chexalign.recipe.recipe import Evaluate
 from chexalign.results import SIDES, Block
 
@@ -39,6 +40,9 @@ def block(
         cells["baseline"][name] = stats.mean_cell(a, *boot)
         cells["aligned"][name] = stats.mean_cell(b, *boot)
         cells["difference"][name] = stats.paired_difference(a, b, *boot)
+    for side, runs in (("baseline", [before]), ("aligned", afters)):
+        for name in runs[0].unread:
+            cells[side][name] |= totals([x.unread[name] for x in runs], keep)
     counts = [counts_of(x, references) for x in (before, *afters)]
     for name, three in paired_cells(counts[0], counts[1:], keep, boot).items():
         _put(cells, name, three)

@@ -79,6 +79,8 @@ class Cell:
     n: int | None = None
     abstained: int | None = None
     relative: float | None = None
+    unread: float | None = None  # sentences that the judge could not read
+    unreadable: float | None = None  # reports that are none: refusals, other languages, nothing said
 
 
 def number(value: Any) -> float | None:
@@ -98,7 +100,7 @@ def cell(block: Any, metric: str) -> Cell:
     row = block.get(metric) if isinstance(block, dict) else None
     if not isinstance(row, dict):
         return Cell()
-    numbers = {name: number(row.get(name)) for name in ("mean", "low", "high", "relative")}
+    numbers = {name: number(row.get(name)) for name in ("mean", "low", "high", "relative", "unread", "unreadable")}
     return Cell(n=count(row.get("n")), abstained=count(row.get("abstained")), **numbers)
 
 

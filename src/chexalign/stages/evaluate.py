@@ -16,6 +16,7 @@ from chexalign.evaluation.counting import chexbert_counts, counts_of, facts_line
 from chexalign.evaluation.examples import write_examples
 from chexalign.evaluation.grounding import ground
 from chexalign.evaluation.over_optimisation import measure
+from chexalign.evaluation.unread import counted
 from chexalign.evaluation.warnings import warnings_for
 from chexalign.jsonl import atomic_write, write_json
 from chexalign.policies import engines
@@ -106,7 +107,7 @@ def _judge(run: Run, decoded: Decoded, studies: Sequence[Study], rows: Sequence[
     texts, truth = [r.text for r in rows], [reference(run.recipe, s) for s in studies]
     counts = {**gold_counts(texts, truth, studies), **chexbert_counts(judges, run.recipe.judges, texts, truth)}
     facts = tuple(facts_read(v.details) for v in verdicts if v.judge == facts_line(judges))
-    return Answers(texts, by_judge, tuple(r.written for r in rows), facts, counts)
+    return Answers(texts, by_judge, tuple(r.written for r in rows), facts, counts, counted(verdicts, judges))
 
 
 def _results(run: Run, evaluated: Evaluated, donors: Sequence[int]) -> Results:

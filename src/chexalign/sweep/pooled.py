@@ -9,6 +9,7 @@ from chexalign.evaluation.answers import DECODINGS, Answers
 from chexalign.evaluation.blocks import block, finding_blocks, seed_values
 from chexalign.evaluation.controls import image_donors
 from chexalign.evaluation.counting import chexbert_counts, gold_counts
+from chexalign.evaluation.unread import counted
 from chexalign.policies.presets import most_images
 from chexalign.results import Block
 from chexalign.run.folder import Run
@@ -56,4 +57,5 @@ def _answers(run: Run, which: str, decoding: str) -> Answers:
     studies = run.test_studies()
     truth = [reference(run.recipe, s) for s in studies]
     counts = {**gold_counts(texts, truth, studies), **chexbert_counts(judges, run.recipe.judges, texts, truth)}
-    return Answers(texts, {j: [v.score for v in verdicts if v.judge == j] for j in judges}, counts=counts)
+    scores = {j: [v.score for v in verdicts if v.judge == j] for j in judges}
+    return Answers(texts, scores, counts=counts, unread=counted(verdicts, judges))

@@ -15,7 +15,7 @@ from chexalign import corpus, stats
 from chexalign.errors import WorkError
 from chexalign.report import wording
 from chexalign.report.inputs import mapping, read_manifest, read_results, read_rows
-from chexalign.report.run.tables import SYMBOLS, by_importance
+from chexalign.report.run.tables import SYMBOLS, by_importance, not_read
 from chexalign.report.wording import DASH, NARROW, Cell, cell, count, interval, number, percent, score, verdict, whole
 
 Scores = dict[str, float | None]
@@ -52,6 +52,7 @@ class ComparedRuns:
         notes = "".join(f"\nNote: {note}." for note in self.notes)
         marks = f"▲ ▼ the {percent(self.level)} interval excludes 0, ○ it does not, – nothing to pair.\n"
         marks += "Baseline and aligned: each run on all its own studies, temperature 1."
+        marks += "".join(f"\n{line}" for line in map(_left, self.rows) if line)
         table = Table(title=_plain(title), caption=_plain(marks + notes), title_justify="left", caption_justify="left")
         for name in ("metric", "run", "baseline", "aligned", "difference", "interval"):
             table.add_column(name, justify="left" if name in ("metric", "run") else "right")
@@ -69,6 +70,14 @@ def _numbers(row: ComparedRow) -> tuple[str, str, str, str]:
         return *own, DASH, DASH
     change = f"{SYMBOLS[verdict(row.difference)][0]} {score(row.difference.mean, row.metric, signed=True)}".strip()
     return *own, change, interval(row.difference.low, row.difference.high, row.metric)
+
+
+def _left(row: ComparedRow) -> str:
+    """What a run's judge could not read and where it abstained, baseline / aligned; nothing where it read all."""
+    said = [] if (unread := not_read(row.baseline, row.aligned)) in ("0", DASH) else [f"not read {unread}"]
+    if row.baseline.abstained or row.aligned.abstained:
+        said.append(f"abstained {whole(row.baseline.abstained)} / {whole(row.aligned.abstained)} studies")
+    return f"{row.metric} in {row.run}, baseline / aligned: {'; '.join(said)}." if said else ""
 
 
 def _plain(text: str) -> Text:

@@ -60,6 +60,7 @@ class Row:
     meaning: str
     n: str
     abstained: str
+    not_read: str
     controls: tuple[Value, ...]
 
 
@@ -129,6 +130,7 @@ def _row(metric: str, block: Block, is_headline: bool, controls: Sequence[Cells]
         meaning=meaning,
         n=whole(change.n if change.n is not None else after.n),
         abstained=_abstained(before, after),
+        not_read=not_read(before, after),
         controls=tuple(_control(cell(c, metric), after, metric) for c in controls),
     )
 
@@ -145,6 +147,18 @@ def _abstained(before: Cell, after: Cell) -> str:
     if not before.abstained and not after.abstained:
         return "0"
     return " / ".join(_share(c) for c in (before, after))
+
+
+def not_read(before: Cell, after: Cell) -> str:
+    """ "12 / 3 sentences; 0 / 1 reports", baseline / aligned; `0` where all was read, a dash where nobody counted."""
+    said, counted = [], False
+    for what in ("unread", "unreadable"):
+        pair = [getattr(c, what) for c in (before, after)]
+        counted = counted or any(n is not None for n in pair)
+        if any(pair):
+            texts = (DASH if n is None else f"{n:.4g}" for n in pair)
+            said.append(f"{' / '.join(texts)} {'sentences' if what == 'unread' else 'reports'}")
+    return "; ".join(said) or ("0" if counted else DASH)
 
 
 def _share(number_cell: Cell) -> str:
