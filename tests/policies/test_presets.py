@@ -89,7 +89,9 @@ def test_a_preset_is_used_with_and_without_an_indication():
     assert told(COUGH, asked) == [
         ("user", '**Given the indication: "Cough", write a structured findings section for the CXR.')
     ]
-    assert told(SILENT, asked) == [("user", "**Write a structured findings section for the CXR.")]
+    assert told(SILENT, asked) == [
+        ("user", '**Given the indication: "None", write a structured findings section for the CXR.')
+    ]
 
 
 def test_system_turn_image_rule_and_place_of_the_image():

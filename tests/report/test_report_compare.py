@@ -37,17 +37,28 @@ def shown(compared: ComparedRuns, width: int = 120) -> str:
 
 
 def test_difference_is_the_other_run_minus_the_first_on_shared_studies(tmp_path: Path) -> None:
-    a = tiny_run(tmp_path / "a", {"s1": 0.2, "s2": 0.4, "s3": 0.9, "only a": 0.0})
-    b = tiny_run(tmp_path / "b", {"s1": 0.3, "s2": 0.6, "s3": None, "only b": 1.0})
+    pairs = {f"s{i}": (0.2, 0.3) if i % 2 else (0.4, 0.6) for i in range(12)} | {"lost": (0.9, None)}
+    a = tiny_run(tmp_path / "a", {s: x for s, (x, _) in pairs.items()} | {"only a": 0.0})
+    b = tiny_run(tmp_path / "b", {s: y for s, (_, y) in pairs.items()} | {"only b": 1.0})
     compared = compare_runs([a, b])
     first, second = compared.rows
     assert (first.run, first.difference, first.is_first) == ("a", None, True)
     assert second.difference is not None
     assert second.difference.mean == pytest.approx((0.1 + 0.2) / 2)
-    assert (second.difference.n, second.difference.abstained) == (2, 1)
-    assert compared.n_shared == {"b": 3}
-    assert compared.notes == ("only 3 studies are shared (4 in a, 4 in b)",)
+    assert (second.difference.n, second.difference.abstained) == (12, 1)
+    assert compared.n_shared == {"b": 13}
+    assert compared.notes == ("only 13 studies are shared (14 in a, 14 in b)",)
     assert "▲ +.150" in shown(compared)
+
+
+def test_below_ten_scored_studies_a_difference_has_neither_interval_nor_arrow(tmp_path: Path) -> None:
+    """Nine studies whose gain is the same: the bootstrap interval would be one point above 0."""
+    a, b = (tiny_run(tmp_path / name, {f"s{i}": x for i in range(9)}) for name, x in (("a", 0.2), ("b", 0.35)))
+    compared = compare_runs([a, b])
+    difference = compared.rows[1].difference
+    assert difference is not None and (difference.low, difference.high) == (None, None)
+    row = next(line for line in shown(compared).splitlines() if "+.150" in line)
+    assert "▲" not in row and "[" not in row
 
 
 def test_corpus_f1_is_paired_from_the_counts_of_each_study(tmp_path: Path) -> None:
@@ -67,7 +78,7 @@ def test_corpus_f1_is_paired_from_the_counts_of_each_study(tmp_path: Path) -> No
     row = next(r for r in compare_runs(folders).rows if r.metric == "chexpert_rule_micro13" and not r.is_first)
     assert row.difference is not None
     assert row.difference.mean == pytest.approx(1 - 2 / 3)
-    assert row.difference.low == 0 and row.difference.high == pytest.approx(1)
+    assert row.difference.low is None and row.difference.n == 2  # too few studies for an interval
     old = tiny_run(tmp_path / "old", {"s1": 0.5, "s2": 0.5})
     assert (
         next(r for r in compare_runs([*folders, old]).rows if r.run == "old" and r.metric != "rouge_l").difference

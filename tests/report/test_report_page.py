@@ -315,3 +315,16 @@ def test_a_persons_pairs_are_told_beside_the_judges(tmp_path: Path) -> None:
     summary = json.loads((folder / "pairs_summary.json").read_text())
     write_json(folder / "pairs_summary.json", {**summary, "n_feedback": 17})
     assert "Beside them: 17 pairs of a person's feedback" in write_page(folder).read_text()
+
+
+@pytest.mark.parametrize("n", [9, 10])
+def test_below_ten_studies_no_table_and_no_chart_draws_an_interval_or_an_arrow(tmp_path: Path, n: int) -> None:
+    from chexalign.report.inputs import read_results
+    from chexalign.report.run import tables
+
+    results = read_results(make_run(tmp_path / "run", n_studies=n))
+    shown = next(iter(tables.score_tables(results))).rows
+    found = tables.findings(results)
+    spans = [v.interval for r in (*shown, *(f.row for f in found)) for v in (r.baseline, r.aligned, r.difference)]
+    assert any(spans) == (n >= 10) and any(r.symbol for r in shown) == (n >= 10)
+    assert any(c.low is not None for f in found for c in f.f1) == (n >= 10)

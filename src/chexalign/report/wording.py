@@ -95,13 +95,23 @@ def count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def cell(block: Any, metric: str) -> Cell:
-    """The cell of `metric` in `{metric: cell}`; an empty cell where there is none."""
+FEWEST_STUDIES = 10  # below these neither an interval nor a direction is shown; our choice
+
+
+def cell(block: Any, metric: str, n_studies: int | None = None) -> Cell:
+    """The cell of `metric` in `{metric: cell}`; an empty cell where there is none.
+
+    Below FEWEST_STUDIES it has no interval, and so no direction. They are counted by the cell's own `n`, or by `n_studies`
+    where `n` counts something else (of one finding: the studies that have it).
+    """
     row = block.get(metric) if isinstance(block, dict) else None
     if not isinstance(row, dict):
         return Cell()
-    numbers = {name: number(row.get(name)) for name in ("mean", "low", "high", "relative", "unread", "unreadable")}
-    return Cell(n=count(row.get("n")), abstained=count(row.get("abstained")), **numbers)
+    n = count(row.get("n"))
+    studies = n if n_studies is None else n_studies
+    ends = ("low", "high") if studies is None or studies >= FEWEST_STUDIES else ()
+    numbers = {name: number(row.get(name)) for name in ("mean", *ends, "relative", "unread", "unreadable")}
+    return Cell(n=n, abstained=count(row.get("abstained")), **numbers)
 
 
 def sentence_name(metric: str) -> str:
@@ -184,9 +194,6 @@ def whole(value: int | None) -> str:
     return DASH if value is None else f"{value:,}".replace(",", NARROW)
 
 
-FEWEST_STUDIES = 10  # below these neither an interval nor a direction is said; our choice
-
-
 def verdict(difference: Cell) -> str:
     """ "up" or "down" where the interval excludes 0, "same" where it does not, "unknown" without an interval."""
     if difference.low is None or difference.high is None:
@@ -205,7 +212,7 @@ def headline(metric: str, block: Block, level: Any = None) -> str:
     if before.mean is None or after.mean is None or change.mean is None:
         return f"{where} the {name} of the two models could not be compared: no study has a score for both."
     start, end = score(before.mean), score(after.mean)
-    if n is not None and n < FEWEST_STUDIES:
+    if any(k is not None and k < FEWEST_STUDIES for k in (n, change.n)):
         return f"{where} the {name} was {start} before and {end} after: too few studies to say what changed."
     if change.low is None or change.high is None:
         return f"{where} the aligned model's {name} went from {start} to {end}; how sure that is was not measured."

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from chexalign.errors import RecipeError
+from chexalign.policies.checkpoints.adapter_names import WEIGHTS, names_of_today
 from chexalign.policies.forward.unwrap import base_model
 
 TRAINED, REFERENCE = "default", "reference"  # PEFT's names of the adapter that learns and of the frozen one
@@ -37,7 +38,7 @@ def load_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftConfig, PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
-    path = folder / "adapter_model.safetensors"
+    path = folder / WEIGHTS
     if not path.is_file():
         raise RecipeError(f"{path} is missing; only safetensors adapters are opened")
     config = PeftConfig.from_pretrained(str(folder))
@@ -45,14 +46,15 @@ def load_adapter(model: Any, folder: Path) -> Any:
         raise RecipeError(f"{folder} is an adapter of type {config.peft_type}; LoRA and DoRA are supported")
     config.base_model_name_or_path, config.inference_mode = base_name(model), True
     try:
-        with quiet():
-            whole = PeftModel.from_pretrained(model, str(folder), config=config).eval()
+        with quiet(), names_of_today(model, folder, config) as named:
+            with safe_open(named / WEIGHTS, "pt") as file:
+                stored = set(file.keys())
+            whole = PeftModel.from_pretrained(model, str(named), config=config).eval()
     except (ValueError, RuntimeError) as error:
         raise RecipeError(
             f"{folder} does not fit its base {base_name(model)}: {' '.join(str(error).split())[:300]}"
         ) from error
-    with safe_open(path, "pt") as file:
-        stored, wanted = set(file.keys()), set(get_peft_model_state_dict(whole, save_embedding_layers=False))
+    wanted = set(get_peft_model_state_dict(whole, save_embedding_layers=False))
     if stored != wanted:
         raise RecipeError(
             f"{folder} does not fit its base {base_name(model)}: {sorted(stored ^ wanted)[:3]} on one side only"

@@ -16,7 +16,20 @@ from chexalign.errors import WorkError
 from chexalign.report import wording
 from chexalign.report.inputs import mapping, read_manifest, read_results, read_rows
 from chexalign.report.run.tables import SYMBOLS, by_importance, not_read
-from chexalign.report.wording import DASH, NARROW, Cell, cell, count, interval, number, percent, score, verdict, whole
+from chexalign.report.wording import (
+    DASH,
+    FEWEST_STUDIES,
+    NARROW,
+    Cell,
+    cell,
+    count,
+    interval,
+    number,
+    percent,
+    score,
+    verdict,
+    whole,
+)
 
 Scores = dict[str, float | None]
 Counts = dict[str, np.ndarray]
@@ -51,6 +64,7 @@ class ComparedRuns:
         title = f"Difference: aligned policy minus that of {first}, temperature 1, shared studies: {shared}"
         notes = "".join(f"\nNote: {note}." for note in self.notes)
         marks = f"▲ ▼ the {percent(self.level)} interval excludes 0, ○ it does not, – nothing to pair.\n"
+        marks += f"Below {FEWEST_STUDIES} scored studies neither an interval nor a mark is shown.\n"
         marks += "Baseline and aligned: each run on all its own studies, temperature 1."
         marks += "".join(f"\n{line}" for line in map(_left, self.rows) if line)
         table = Table(title=_plain(title), caption=_plain(marks + notes), title_justify="left", caption_justify="left")

@@ -74,6 +74,7 @@ def _summary(run: RunFiles) -> dict[str, Any]:
         "has_results": run.results is not None,
         "warnings": [*results.warnings, *figures.collapse_warnings(run)],
         "level": wording.percent(wording.number(results.level) or 0.9),
+        "fewest": wording.FEWEST_STUDIES,
         "n_bootstrap": wording.whole(wording.count(results.n_bootstrap)),
         "is_drawn": is_drawn(manifest),
         "decoding": str(results.overall.decoding or "decoding not recorded"),
@@ -84,7 +85,7 @@ def _evidence(run: RunFiles) -> dict[str, Any]:
     """Score tables, findings, charts, pairs and examples."""
     results = run.results or Results(Block())
     blocks = tables.score_tables(results) if run.results is not None else []
-    findings = tables.findings(results.subsets)
+    findings = tables.findings(results)
     codes = {row.code for block in blocks for row in block.rows}
     notes = {wording.metric_name(c): note for c in sorted(codes) if (note := wording.metric_note(c))}
     if any(wording.corpus_parts(c) for c in codes):
@@ -98,7 +99,7 @@ def _evidence(run: RunFiles) -> dict[str, Any]:
         "gaming": gaming_section(run.over_optimisation),
         "template_text": results.controls.template.text,
         "findings": findings,
-        "chexbert_findings": tables.findings(results.subsets, tables.CHEXBERT),
+        "chexbert_findings": tables.findings(results, tables.CHEXBERT),
         "finding_chart": figures.finding_chart(findings),
         "lengths": figures.length_charts(run),
         "curves": figures.training_charts(run),

@@ -115,8 +115,8 @@ def _score_table(title: str, block: Block, results: Results, controls: Mapping[s
     return ScoreTable(title, whole(count(block.n_studies)), _length(block.length), tuple(shown), tuple(rows))
 
 
-def _row(metric: str, block: Block, is_headline: bool, controls: Sequence[Cells]) -> Row:
-    before, after, change = (cell(block.side(side), metric) for side in SIDES)
+def _row(metric: str, block: Block, is_headline: bool, controls: Sequence[Cells], n_studies: int | None = None) -> Row:
+    before, after, change = (cell(block.side(side), metric, n_studies) for side in SIDES)
     symbol, meaning = SYMBOLS[verdict(change)]
     return Row(
         code=metric,
@@ -216,17 +216,18 @@ def _length(length: Any) -> str:
     return ", ".join(f"{name} {score(mean, 'words')}" for name, mean in known.items() if mean is not None)
 
 
-def findings(subsets: Mapping[str, Block], prefix: str = FINDING) -> list[Finding]:
+def findings(results: Results, prefix: str = FINDING) -> list[Finding]:
     """The findings that were measured, the most frequent in the reference reports first.
 
+    A cell's `n` counts the studies that have the finding; its interval is over all studies.
     `prefix` names the labeller's subsets: `finding/` the rules', `chexbert/` CheXbert's.
     """
-    rows = []
-    for name, block in subsets.items():
+    rows, n = [], count(results.overall.n_studies)
+    for name, block in results.subsets.items():
         if name.startswith(prefix):
-            pair = {m: (cell(block.baseline, m), cell(block.aligned, m)) for m in _PER_FINDING}
+            pair = {m: (cell(block.baseline, m, n), cell(block.aligned, m, n)) for m in _PER_FINDING}
             precision, recall = ((score(pair[m][0].mean), score(pair[m][1].mean)) for m in ("precision", "recall"))
-            row = _row("f1", block, False, [])
+            row = _row("f1", block, False, [], n)
             rows.append(Finding(name[len(prefix) :], pair["f1"][1].n, pair["f1"], row, precision, recall))
     return sorted(rows, key=lambda f: (-(f.n or 0), f.label))
 
