@@ -324,7 +324,7 @@ def test_below_ten_studies_no_table_and_no_chart_draws_an_interval_or_an_arrow(t
 
     results = read_results(make_run(tmp_path / "run", n_studies=n))
     shown = next(iter(tables.score_tables(results))).rows
-    found = tables.findings(results)
+    found = tables.findings(results.subsets, results.overall.n_studies)
     spans = [v.interval for r in (*shown, *(f.row for f in found)) for v in (r.baseline, r.aligned, r.difference)]
     assert any(spans) == (n >= 10) and any(r.symbol for r in shown) == (n >= 10)
     assert any(c.low is not None for f in found for c in f.f1) == (n >= 10)

@@ -85,7 +85,8 @@ def _evidence(run: RunFiles) -> dict[str, Any]:
     """Score tables, findings, charts, pairs and examples."""
     results = run.results or Results(Block())
     blocks = tables.score_tables(results) if run.results is not None else []
-    findings = tables.findings(results)
+    n = wording.count(results.overall.n_studies)
+    findings = tables.findings(results.subsets, n)
     codes = {row.code for block in blocks for row in block.rows}
     notes = {wording.metric_name(c): note for c in sorted(codes) if (note := wording.metric_note(c))}
     if any(wording.corpus_parts(c) for c in codes):
@@ -99,7 +100,7 @@ def _evidence(run: RunFiles) -> dict[str, Any]:
         "gaming": gaming_section(run.over_optimisation),
         "template_text": results.controls.template.text,
         "findings": findings,
-        "chexbert_findings": tables.findings(results, tables.CHEXBERT),
+        "chexbert_findings": tables.findings(results.subsets, n, tables.CHEXBERT),
         "finding_chart": figures.finding_chart(findings),
         "lengths": figures.length_charts(run),
         "curves": figures.training_charts(run),

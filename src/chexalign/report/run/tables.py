@@ -216,14 +216,14 @@ def _length(length: Any) -> str:
     return ", ".join(f"{name} {score(mean, 'words')}" for name, mean in known.items() if mean is not None)
 
 
-def findings(results: Results, prefix: str = FINDING) -> list[Finding]:
+def findings(subsets: Mapping[str, Block], n_studies: int | None, prefix: str = FINDING) -> list[Finding]:
     """The findings that were measured, the most frequent in the reference reports first.
 
-    A cell's `n` counts the studies that have the finding; its interval is over all studies.
+    A cell's `n` counts the studies that have the finding; its interval is over all `n_studies`.
     `prefix` names the labeller's subsets: `finding/` the rules', `chexbert/` CheXbert's.
     """
-    rows, n = [], count(results.overall.n_studies)
-    for name, block in results.subsets.items():
+    rows, n = list[Finding](), n_studies
+    for name, block in subsets.items():
         if name.startswith(prefix):
             pair = {m: (cell(block.baseline, m, n), cell(block.aligned, m, n)) for m in _PER_FINDING}
             precision, recall = ((score(pair[m][0].mean), score(pair[m][1].mean)) for m in ("precision", "recall"))

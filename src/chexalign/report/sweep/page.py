@@ -120,8 +120,9 @@ def render(run_dir: Path, found: dict[str, Any]) -> str:
     """The page as text."""
     entries, winner, metrics = _entries(found), _winner(found), _metrics(found)
     manifest = read_manifest(run_dir)
-    blocks = mapping(mapping(winner.get("test")).get("findings"))
-    findings = tables.findings({f"{tables.FINDING}{label}": Block.from_dict(mapping(b)) for label, b in blocks.items()})
+    test = mapping(winner.get("test"))
+    blocks = {f"{tables.FINDING}{k}": Block.from_dict(mapping(b)) for k, b in mapping(test.get("findings")).items()}
+    findings = tables.findings(blocks, wording.count(mapping(test.get("temperature_1")).get("n_studies")))
     found_tables = split_tables(found, entries)
     seeds = [number(s) for s in found.get("seeds") or []]
     return fill(
