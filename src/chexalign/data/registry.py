@@ -185,6 +185,11 @@ def is_drawn(settings: Studies) -> bool:
     return not settings.sources and source_entry(settings.source).is_drawn
 
 
+def labels_alone(study: Study) -> bool:
+    """True for a study of a source without reports that is not of the test: it can teach the tower, and nothing else."""
+    return study.source in SOURCES and not SOURCES[study.source].has_reports and study.split != "test"
+
+
 def may_lack_images(study: Study) -> bool:
     """True for a study of a source of texts alone; a source that is not ours (a row's own `source`) is held to have images."""
     return study.source in SOURCES and not SOURCES[study.source].has_images

@@ -20,6 +20,8 @@ from chexalign.records import Completion, Pair, Study, Verdict
 from chexalign.results import Results
 from chexalign.run.judges import judges_of, with_visual_defaults
 
+LABELLED = "studies_labelled.jsonl"  # images with labels and no report, where a source brings them
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -37,6 +39,7 @@ STAGES: dict[str, Stage] = {
         "studies.jsonl",
         (
             "studies.jsonl",
+            LABELLED,
             "studies_dropped.txt",
             "studies_counts.json",
             "studies_doubts.txt",
@@ -105,6 +108,11 @@ class Run:
         """The studies of studies.jsonl, or those of one split, in file order. Raises WorkError where the file is missing."""
         studies = read_records(self.path("studies.jsonl"), Study)
         return [s for s in studies if split in (None, s.split)]
+
+    def labelled_studies(self) -> list[Study]:
+        """The studies of training and validation with labels and no report; [] where no source brings any."""
+        path = self.path(LABELLED)
+        return read_records(path, Study) if path.exists() else []
 
     def studies_by_id(self) -> dict[str, Study]:
         return {s.study_id: s for s in self.studies()}

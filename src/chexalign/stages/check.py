@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from chexalign.data import Drops, check_leakage, is_drawn, may_lack_images, source_entry
+from chexalign.data import Drops, check_leakage, is_drawn, labels_alone, may_lack_images, source_entry
 from chexalign.data.decode_check import Job, check_image
 from chexalign.data.language import language_warning
 from chexalign.data.read import read_studies
@@ -47,10 +47,14 @@ def _read(recipe: Recipe, folder: Path) -> tuple[list[Study], Drops, Path]:
 
 
 def _check_studies(recipe: Recipe, studies: list[Study], drops: Drops) -> Iterator[Finding]:
+    labelled = sum(map(labels_alone, studies))
+    studies = [s for s in studies if not labels_alone(s)]
     splits = Counter(s.split for s in studies)
     shown = ", ".join(f"{splits[k]} {k}" for k in ("train", "val", "test"))
     drawn = " (a draw of the phantom law)" if is_drawn(recipe.studies) else ""
     yield all(splits[k] for k in needed_splits(recipe)), f"{len(studies)} studies{drawn}: {shown}"
+    if labelled:
+        yield True, f"{labelled} images with labels and no report: they teach the warm-up's tower alone"
     first = f", first: {drops.faults[0]}" if drops.faults else ""
     yield not drops.faults, f"unreadable rows: {len(drops.faults)}{first}"
     if asked := len(drops.lines) - len(drops.faults):

@@ -9,6 +9,7 @@ from chexalign.data import (
     Drops,
     check_leakage,
     is_drawn,
+    labels_alone,
     source_entry,
     unit_hash,
 )
@@ -19,7 +20,7 @@ from chexalign.jsonl import atomic_write, write_json, write_records
 from chexalign.progress import progress, say
 from chexalign.recipe.recipe import Recipe
 from chexalign.records import SPLITS, Study
-from chexalign.run.folder import Run, StageResult
+from chexalign.run.folder import LABELLED, Run, StageResult
 from chexalign.run.task import missing_section, reference
 from chexalign.stages.study_images import usable_images
 
@@ -36,9 +37,15 @@ def make_studies(run: Run) -> StageResult:
             candidates.append(study)
             ticker.advance()
     rows_in = len(candidates) + drops.reasons.total()
-    usable = _with_text(_in_drawn_order(candidates, run), run, drops)
-    studies = usable_images(usable, min(len(candidates), settings.n or len(candidates)), run, drops)
-    check_leakage(studies)
+    with_text = _with_text(_in_drawn_order(candidates, run), run, drops)
+    usable = usable_images(with_text, min(len(candidates), settings.n or len(candidates)), run, drops)
+    check_leakage(usable)
+    labelled, studies = [s for s in usable if labels_alone(s)], [s for s in usable if not labels_alone(s)]
+    if labelled:
+        drops.note(
+            f"images with labels and no report: they teach the warm-up's tower alone ({LABELLED})", len(labelled)
+        )
+        write_records(run.path(LABELLED), sorted(labelled, key=Study.key))
     _report(run, drops, studies)
     for split in needed_splits(run.recipe):
         if not any(s.split == split for s in studies):
@@ -46,7 +53,7 @@ def make_studies(run: Run) -> StageResult:
                 f"no usable {split} study among {len(studies)} from {names_of(run.recipe)}; {_remedy(studies)}"
             )
     write_records(run.path("studies.jsonl"), sorted(studies, key=Study.key))
-    return StageResult(rows_in, len(studies), dict(drops.reasons))
+    return StageResult(rows_in, len(usable), dict(drops.reasons))
 
 
 def check_reports(recipe: Recipe) -> None:
@@ -89,7 +96,7 @@ def _with_text(studies: list[Study], run: Run, drops: Drops) -> Iterator[Study]:
             drops.add("duplicate study id", line, study.split)
             continue
         seen.add(study.study_id)
-        if lost := _lost_section(run.recipe, study):
+        if not labels_alone(study) and (lost := _lost_section(run.recipe, study)):
             drops.add(lost[0], f"{where}: {lost[1]}; add it or remove the row", study.split)
             continue
         yield study

@@ -18,7 +18,7 @@ import torch
 
 from chexalign.data.tags import wrapped
 from chexalign.errors import RecipeError, WorkError
-from chexalign.labels.studies import FINDINGS, finding_labels, list_of_findings
+from chexalign.labels.studies import FINDINGS, finding_labels, list_of_findings, tower_labels
 from chexalign.policies.checkpoints.adapter import is_adapter
 from chexalign.policies.checkpoints.smollm2 import checkpoint_of
 from chexalign.policies.checkpoints.tiny import build_tiny
@@ -148,7 +148,8 @@ def _tower_phase(
 ) -> dict[str, Any]:
     task = TowerTask(policy, len(FINDINGS), run.recipe.seed)
     examples, held_out = (
-        tower_examples(policy, prompts_for(run, policy, s), [finding_labels(x) for x in s]) for s in (train, val)
+        tower_examples(policy, prompts_for(run, policy, s), [labels(x) for x in s])
+        for s, labels in (([*train, *run.labelled_studies()], tower_labels), (val, finding_labels))
     )
     if not examples or not held_out:
         raise RecipeError("warmup.tower: there are no images to learn from; set warmup.tower.steps=0 for text alone")

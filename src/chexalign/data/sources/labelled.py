@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from chexalign.data.drops import Drops
@@ -16,11 +16,24 @@ from chexalign.recipe.studies import Studies
 from chexalign.records import Study
 
 SAME = {  # names of NIH and VinDr → the 14; what is not here has none that means it
+    "Mass": "Lung Lesion", "Nodule": "Lung Lesion", "Nodule/Mass": "Lung Lesion", "Lung tumor": "Lung Lesion",
     "Atelectasis": "Atelectasis", "Cardiomegaly": "Cardiomegaly", "Consolidation": "Consolidation", "Edema": "Edema",
     "Effusion": "Pleural Effusion", "Pleural effusion": "Pleural Effusion", "Pneumonia": "Pneumonia",
     "Pneumothorax": "Pneumothorax", "No Finding": "No Finding", "No finding": "No Finding",
     "Lung Opacity": "Lung Opacity", "Clavicle fracture": "Fracture", "Rib fracture": "Fracture",
 }  # fmt: skip
+
+NIH = (
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
+    "No Finding",
+)  # fmt: skip
+
+
+def as_chexpert(said: Sequence[str], vocabulary: Sequence[str]) -> dict[str, int | None]:
+    """The 14 for an image that a set says these labels of: 1, or 0, or None where none of its words means the label."""
+    asked = {SAME[name] for name in vocabulary if name in SAME}
+    present = {SAME[name] for name in said if name in SAME}
+    return {name: int(name in present) if name in asked else None for name in FINDINGS_14}
 
 
 def brax(settings: Studies, seed: int, folder: Path, drops: Drops) -> Iterator[Study]:
@@ -65,7 +78,7 @@ def nih(settings: Studies, seed: int, folder: Path, drops: Drops) -> Iterator[St
             patient_id=patient,
             split="test" if test is not None and name in test else by_hash(patient),
             images=((places.get(name, f"images/{name}"), view),),
-            labels={"nih": labels, "chexpert": {SAME[x]: 1 for x in labels if x in SAME}},
+            labels={"nih": labels, "chexpert": as_chexpert(labels, NIH)},
             source="nih",
         )
 
@@ -97,7 +110,7 @@ def vindr(settings: Studies, seed: int, folder: Path, drops: Drops) -> Iterator[
                 patient_id=image,
                 split="test" if part == "test" else carved(image),
                 images=((f"{part}/{image}{suffix}", "frontal"),),  # the set holds PA images alone
-                labels={"vindr": labels, "chexpert": {SAME[x]: 1 for x in labels if x in SAME}},
+                labels={"vindr": labels, "chexpert": as_chexpert(labels, names)},
                 source="vindr",
             )
     if not any_table:

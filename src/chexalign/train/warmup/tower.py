@@ -25,7 +25,7 @@ BATCH = 64  # images per forward pass while validating
 @dataclass(frozen=True)
 class TowerExample:
     pixels: Tensor  # (3, H, W), as the processor makes them
-    labels: Tensor  # (n_findings,), 0 or 1
+    labels: Tensor  # (n_findings,), 0 or 1, NaN where unknown
 
 
 class TowerClassifier(nn.Module):
@@ -55,7 +55,7 @@ def centre_start(tower: Any, pixels: Tensor) -> None:
 
 
 class TowerTask:
-    """Mean binary cross-entropy over the findings, per study."""
+    """Mean binary cross-entropy over the findings that are known, per study."""
 
     def __init__(self, policy: Policy, n_labels: int, seed: int):
         core, _ = inner_model(policy.model)
@@ -74,7 +74,9 @@ class TowerTask:
         self, output: Tensor, items: Sequence[TowerExample], weights: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         labels = torch.stack([e.labels for e in items]).to(output.device)
-        return F.binary_cross_entropy_with_logits(output, labels, reduction="none").mean(1), {}
+        known = ~labels.isnan()
+        losses = F.binary_cross_entropy_with_logits(output, labels.nan_to_num(), reduction="none")
+        return (losses * known).sum(1) / known.sum(1).clamp(min=1), {}
 
     def size(self, item: TowerExample) -> int:
         return item.pixels.numel()
