@@ -145,3 +145,27 @@ def test_a_merger_that_learns_leaves_the_stored_features_valid(name, tmp_path):
     with torch.no_grad():
         next(tower.blocks.parameters()).add_(1.0)
     assert fingerprint(tower) != before
+
+
+def test_a_bf16_run_keeps_one_copy_in_bf16_that_sampling_and_training_share(tiny_folder, prompts, tmp_path):
+    """Sampling loads bf16 weights, training fp32 ones of the same checkpoint: each kept features of its own."""
+    found, passes = [], []
+    for dtype in ("bfloat16", "float32", "float32"):
+        policy = Policy.load(tiny_folder, dtype=dtype)
+        policy.keep_features(tmp_path, 1.0, "bfloat16")
+        policy.part("tower").register_forward_hook(lambda *_: passes.append(1))
+        found.append(policy.encode(prompts[:1]).extra[f"{FEATURE}0"])
+    (file,) = tmp_path.rglob("*.npy")
+    assert len(passes) == 1 and file.name.endswith(".0.bfloat16.npy")
+    assert found[1].dtype == torch.float32 and torch.equal(found[0].float(), found[1])
+    assert 0 <= file.stat().st_size - 2 * found[0].numel() <= 128  # two bytes a number, and numpy's header
+
+
+def test_what_is_computed_is_what_comes_back(tiny_folder, prompts, tmp_path):
+    """fp32 weights that store in bf16: the first use is rounded too."""
+    found = []
+    for _ in range(2):
+        policy = Policy.load(tiny_folder)
+        policy.keep_features(tmp_path, 1.0, "bfloat16")
+        found.append(policy.encode(prompts[:1]).extra[f"{FEATURE}0"])
+    assert found[0].dtype == torch.float32 and torch.equal(found[0], found[1])

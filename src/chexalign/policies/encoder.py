@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from chexalign.data.images import load_image
@@ -81,16 +82,16 @@ class PromptEncoder:
         features = self._store.get(name)
         kept = features is not None
         if features is None:
-            features = tower_features(core, item)
+            features = self._store.rounded(tower_features(core, item))
             kept = self._store.put(name, features)
         if kept:
             self._encoded[key] = rest, name
         return rest | as_inputs(features)
 
-    def keep_features(self, core: Any, folder: Path, gib: float) -> None:
-        """Reuse the frozen tower's features, and keep up to `gib` GiB of them in `folder` (0: in memory alone)."""
+    def keep_features(self, core: Any, folder: Path, gib: float, dtype: torch.dtype | None = None) -> None:
+        """Reuse the frozen tower's features, and keep up to `gib` GiB of them in `folder` (0: in memory alone), in `dtype`."""
         self.reuse_features = True
-        self._store = FeatureStore(folder, core, int(gib * 2**30)) if gib else None
+        self._store = FeatureStore(folder, core, int(gib * 2**30), dtype) if gib else None
 
     def forget(self) -> None:
         """Every prompt is encoded anew from now on."""

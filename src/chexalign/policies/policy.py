@@ -143,9 +143,12 @@ class Policy:
         """A left-padded batch (B, P) on the policy's device. Raises ImageError where an image cannot be read."""
         return self.encoder(core_model(self.model), prompts).to(self.device)
 
-    def keep_features(self, folder: Path, gib: float) -> None:
-        """Reuse the frozen tower's features, and keep up to `gib` GiB of them in `folder` (0: in memory alone)."""
-        self.encoder.keep_features(core_model(self.model), folder, gib)
+    def keep_features(self, folder: Path, gib: float, dtype: str | None = None) -> None:
+        """Reuse the frozen tower's features, and keep up to `gib` GiB of them in `folder` (0: in memory alone).
+
+        They are stored in `dtype`, the type of the weights when absent.
+        """
+        self.encoder.keep_features(core_model(self.model), folder, gib, getattr(torch, dtype) if dtype else None)
 
     def pad_completions(self, completions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Right-padded ids and mask, both (N, T)."""

@@ -34,7 +34,8 @@ def open_policy(run: Run, which: str, dtype: str | None = None) -> Policy:
     policy.wrap, policy.chat = settings.wrap, wording_of(run.recipe).chat
     policy.clean = cleaning_of(settings)
     prove(run, policy, partial(prompts_for, run, policy))
-    policy.keep_features(run.path("features"), settings.features_gib)  # outside training nothing changes the tower
+    # outside training nothing changes the tower; one copy, in the type that the run computes in
+    policy.keep_features(run.path("features"), settings.features_gib, settings.dtype)
     return policy
 
 
