@@ -14,25 +14,9 @@ from chexalign.policies.presets import wording_of
 from chexalign.policies.prompt import build_prompt
 from chexalign.policies.trainable import make_trainable
 from chexalign.records import Study
-from chexalign.run.folder import Run, finished_run
+from chexalign.run.card import model_card
+from chexalign.run.folder import finished_run
 from chexalign.run.policies import open_policy
-
-CARD = """# {name}
-
-Aligned by chexalign (recipe `{name}`, task {task}, {algorithm}). Not for clinical use.
-
-```python
-from transformers import {kind}, {processor}
-model = {kind}.from_pretrained("{folder}")
-processor = {processor}.from_pretrained("{folder}")
-```
-
-It was trained on this prompt, in the user's turn of its chat template{system}:
-
-```
-{words}
-```
-"""
 
 
 def export(folder: Path, to: Path | None = None) -> Path:
@@ -48,7 +32,7 @@ def export(folder: Path, to: Path | None = None) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     policy.save(fresh)
     for_older_transformers(fresh)
-    (fresh / "README.md").write_text(_card(run, policy, target), encoding="utf-8")
+    (fresh / "README.md").write_text(model_card(run, policy, target), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
     return target
@@ -78,22 +62,6 @@ def for_older_transformers(folder: Path) -> None:
     file = folder / "tokenizer_config.json"
     if file.is_file() and (tokenizer := read_json(file)).get("tokenizer_class") == "TokenizersBackend":
         write_json(file, tokenizer | {"tokenizer_class": "PreTrainedTokenizerFast"})
-
-
-def _card(run: Run, policy: Policy, target: Path) -> str:
-    recipe, asked = run.recipe, wording_of(run.recipe)
-    seeing = policy.processor is not policy.tokenizer
-    words = [w for w in (asked.findings_with_indication, asked.findings) if w]
-    return CARD.format(
-        name=recipe.name,
-        task=recipe.task,
-        algorithm=recipe.train.algorithm.type,
-        kind="AutoModelForImageTextToText" if seeing else "AutoModelForCausalLM",
-        processor="AutoProcessor" if seeing else "AutoTokenizer",
-        folder=target,
-        words="\n```\nor, without an indication:\n```\n".join(words),
-        system=f", after the system turn {asked.system!r}" if asked.system else "",
-    )
 
 
 def write(folder: Path, findings: str, indication: str, images: list[Path]) -> str:
