@@ -101,3 +101,27 @@ def test_what_a_command_writes_is_its_owners_alone(tmp_path):
     modes = {p.name: p.stat().st_mode & 0o777 for p in [tmp_path / "mine", *(tmp_path / "mine").rglob("*")]}
     assert modes["mine"] == 0o700 and modes["studies.jsonl"] == 0o600
     assert set(modes.values()) == {0o700, 0o600}
+
+
+@pytest.mark.parametrize("decoded", [True, False])
+def test_a_missing_image_is_noticed_without_decoding_too(decoded, tmp_path):
+    recipe, root = own(tmp_path, check_images=decoded)
+    (root / "2.png").unlink()
+    (root / "3.png").write_bytes(b"no image")
+    run = open_run(recipe)
+    assert make_studies(run).dropped == {"image missing": 1} | ({"unusable image": 1} if decoded else {})
+    assert "study s2: image 1 of 1 is missing" in run.path("studies_dropped.txt").read_text()
+
+
+@pytest.mark.parametrize(("model", "kept"), [("llava-med", 8), ("other", 7)])
+def test_a_broken_image_that_the_model_is_not_shown_costs_no_study(model, kept, tmp_path):
+    recipe, root = own(tmp_path)
+    rows = [json.loads(line) for line in (root / "studies.jsonl").read_text().splitlines()]
+    for k, row in enumerate(rows):
+        row["images"].append({"path": f"{(k + 2) % 8 if k else 'gone'}.png", "view": "lateral"})
+    (root / "studies.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    recipe = recipe.model_copy(update={"policy": recipe.policy.model_copy(update={"model": model})})
+    run = open_run(recipe)
+    assert make_studies(run).rows_out == kept
+    left = {s.study_id: len(s.images) for s in run.studies()}
+    assert left == {f"s{k}": 2 if k else 1 for k in range(8) if k or kept == 8}

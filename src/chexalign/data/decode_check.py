@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from chexalign.data.decode import is_dicom, raster_size
-from chexalign.data.images import ImageError, decoded, failures_told, inside, read_image
+from chexalign.data.images import ImageError, decoded, failures_told, image_file, inside, read_image
 from chexalign.errors import WorkError
 from chexalign.jsonl import atomic_write
 from chexalign.records import Study, _Record
@@ -59,6 +59,15 @@ def stamp(root: Path, path: str) -> tuple[str, int, int]:
     except (ImageError, OSError, ValueError):
         return path, 0, 0
     return path, known.st_size, known.st_mtime_ns
+
+
+def find_image(root: Path, path: str) -> CheckedImage:
+    """Only whether the file is there: its `error` where it is not. Nothing is decoded."""
+    try:
+        image_file(root, path)
+    except ImageError as error:
+        return CheckedImage(path, 0, 0, error=error.said)
+    return CheckedImage(path, 0, 0)
 
 
 def check_image(job: Job) -> CheckedImage:

@@ -75,14 +75,23 @@ def inside(root: Path, relative: str) -> Path:
     return path
 
 
-def read_image(root: Path, relative: str) -> bytes:
-    """The bytes of one image file. Raises ImageError where there is no plain file of that name inside `root`."""
+def image_file(root: Path, relative: str) -> Path:
+    """Where one image file is. Raises ImageError where there is no plain file of that name inside `root`."""
     path = inside(root, relative)
     try:
         if not path.exists():
             raise ImageError("is missing; restore it or remove its study", relative)
         if not path.is_file():
             raise ImageError("is no file; name the image itself", relative)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"cannot be read ({_told(error)}); restore it", relative) from error
+    return path
+
+
+def read_image(root: Path, relative: str) -> bytes:
+    """The bytes of one image file. Raises ImageError where there is no plain file of that name inside `root`."""
+    path = image_file(root, relative)
+    try:
         return path.read_bytes()
     except (OSError, ValueError) as error:
         raise ImageError(f"cannot be read ({_told(error)}); restore it", relative) from error

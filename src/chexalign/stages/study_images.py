@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from chexalign.data import Drops, image_folder, may_lack_images, source_entry
-from chexalign.data.decode_check import CheckedImage, Job, duplicates, stamp
+from chexalign.data.decode_check import CheckedImage, Job, duplicates, find_image, stamp
 from chexalign.data.decode_workers import Check, decoding
 from chexalign.data.images import ImageError
 from chexalign.jsonl import Ledger, atomic_write
@@ -36,13 +36,14 @@ def usable_images(candidates: Iterable[Study], wanted: int, run: Run, drops: Dro
     with progress("checking studies", wanted, "studies") as ticker:
         while len(kept) < wanted and (batch := list(itertools.islice(source, min(BATCH, wanted - len(kept))))):
             checked = _checked(batch, run, ledger)
-            for study in batch:
+            for given in batch:
                 ticker.advance()
+                study = _without_spare(given, run, checked, drops)
                 if said := _broken(study, settings, checked):
                     drops.add(said[0], f"{drops.where(study.study_id)}: {said[1]}", study.split)
                     continue
                 doubts += _doubts(study, settings, checked, drops)
-                digests |= {p: checked[p].digest for p, _view in _shown(study, settings) if p in checked}
+                digests |= {p: checked[p].digest for p, _view in _shown(study, settings)}
                 kept.append(study)
     doubts += _leaks(kept, digests, drops)
     if doubts:
@@ -75,7 +76,8 @@ def _checked(batch: Sequence[Study], run: Run, ledger: Ledger[CheckedImage]) -> 
     settings = run.recipe.studies
     root = unwritten_folder(settings, run.path("images").parent)
     if not (settings.check_images or writes_images(settings)):
-        return {}
+        paths = (path for study in batch for path, _view in _shown(study, settings))
+        return {path: find_image(root, path) for path in paths}
     jobs: dict[str, Job] = {}
     for study in batch:
         for number, (path, _view) in enumerate(_shown(study, settings), start=1):
@@ -94,6 +96,24 @@ def _look(jobs: Sequence[Job], check: Check) -> list[CheckedImage]:
     return check(jobs) if jobs else []
 
 
+def _without_spare(study: Study, run: Run, checked: dict[str, CheckedImage], drops: Drops) -> Study:
+    """The study without broken images that come after those its model is shown: they must not cost it.
+
+    Where images are written out their numbers are the ledger's, and all must be there.
+    """
+    shown = _shown(study, run.recipe.studies)
+    if writes_images(run.recipe.studies) or not any(checked[path].error for path, _view in shown[1:]):
+        return study
+    from chexalign.policies.presets import most_images
+
+    most = most_images(run.recipe)
+    kept = shown[:most] + tuple(image for image in shown[most:] if not checked[image[0]].error)
+    if kept == shown:
+        return study
+    drops.note("images that cannot be used, after those that the model is shown: left out", len(shown) - len(kept))
+    return replace(study, images=kept)
+
+
 def _there(job: Job) -> bool:
     return not job.target or Path(job.target).is_file()
 
@@ -103,7 +123,7 @@ def _broken(study: Study, settings: Studies, checked: dict[str, CheckedImage]) -
     if not study.images and not may_lack_images(study) and settings.max_images > 0:
         return NO_VIEW, f"has {NO_VIEW} (studies.views); set studies.max_images=0 for text alone"
     for number, (path, _view) in enumerate(_shown(study, settings), start=1):
-        if path in checked and (error := checked[path].error):
+        if error := checked[path].error:
             missing = error.startswith("is missing")
             told = ImageError(error, path)
             name = f"{number} of {len(study.images)}"
@@ -120,7 +140,7 @@ def _doubts(study: Study, settings: Studies, checked: dict[str, CheckedImage], d
     """One line per doubt about an image that is used all the same; each is counted too."""
     lines = []
     for number, (path, _view) in enumerate(_shown(study, settings), start=1):
-        for doubt in checked[path].doubts if path in checked else ():
+        for doubt in checked[path].doubts:
             drops.note(f"images: {doubt}; named in {DOUBTS}")
             lines.append(f"{drops.where(study.study_id)}: image {number} of {len(study.images)}: {doubt}")
     return lines
