@@ -123,14 +123,17 @@ def _say(line: str) -> None:
 
 
 def pack_json(value: Any) -> bytes:
+    """For small answers. Raises ValueError for NaN and infinity, which must not reach the disk."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
 
 
 def unpack_json(raw: bytes) -> Any:
+    """The other way of `pack_json`; tuples come back as lists."""
     return json.loads(raw)
 
 
 def pack_array(array: np.ndarray) -> bytes:
+    """For embeddings: shape and dtype are kept (NumPy's .npy), objects are refused with ValueError."""
     import numpy as np
 
     buffer = io.BytesIO()
@@ -139,6 +142,7 @@ def pack_array(array: np.ndarray) -> bytes:
 
 
 def unpack_array(raw: bytes) -> np.ndarray:
+    """The other way of `pack_array`; never unpickles."""
     import numpy as np
 
     return np.load(io.BytesIO(raw), allow_pickle=False)

@@ -57,20 +57,24 @@ class Cascade:
 
     @property
     def name(self) -> str:
+        """The line that makes this judge; the margin stands in it where it is not the usual one."""
         last = "" if self.margin == MARGIN else f", {self.margin:g}"
         return f"cascade({self.cheap.name}, {self.costly.name}{last})"
 
     @property
     def version(self) -> str:
+        """All that can change a score: the rule, the margin, the share that is audited, and both judges."""
         parts = ", ".join(f"{judge.name} ({judge.version})" for judge in self.parts)
         return f"cascade 1 margin {self.margin:g} audited 1/{AUDITED}, {parts}"
 
     @property
     def parts(self) -> tuple[Judge, Judge]:
+        """The cheap judge, then the costly one."""
         return self.cheap, self.costly
 
     @raw_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
+        """Raises RecipeError always: alone, a report has no group whose ends could be settled."""
         raise RecipeError(
             f"{self.name} compares the reports of a group: use it for rewards or pairs, or score {self.costly.name}"
         )

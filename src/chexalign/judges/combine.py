@@ -30,19 +30,23 @@ class Combined:
 
     @property
     def version(self) -> str:
+        """The rule and every part with its version, so that a new version of a part makes a new judge."""
         return ", ".join(
             [self.kind, *(p.version if len(self.parts) == 1 else f"{p.name} ({p.version})" for p in self.parts)]
         )
 
     @property
     def context(self) -> frozenset[str]:
+        """What the rule or any part looks at: a subset of {"group", "step"}."""
         return self.needs.union(*map(context_of, self.parts))
 
     @raw_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
+        """As `reward` without groups and step: raises RecipeError where the rule needs one."""
         return reward(self, RewardRequest(reports, references, studies))
 
     def reward(self, request: RewardRequest) -> list[Judgement]:
+        """One judgement per report, in order. Raises RecipeError where the rule needs groups or a step and none is given."""
         for what, given in (("group", request.group_ids), ("step", request.step)):
             if what in self.needs and given is None:
                 raise RecipeError(

@@ -23,10 +23,12 @@ class Judge(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The column of every table: the line that a recipe writes, with what changes the metric."""
 
     @property
-    def version(self) -> str: ...
+    def version(self) -> str:
+        """Changes whenever a score may change; stored verdicts of another version are not reused."""
 
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
         """One Judgement per report, in order; the three sequences have one length, or ValueError is raised."""
@@ -41,9 +43,11 @@ class RewardJudge(Judge, Protocol):
     """
 
     @property
-    def context(self) -> frozenset[str]: ...  # a subset of {"group", "step"}
+    def context(self) -> frozenset[str]:
+        """A subset of {"group", "step"}."""
 
-    def reward(self, request: RewardRequest) -> list[Judgement]: ...
+    def reward(self, request: RewardRequest) -> list[Judgement]:
+        """One judgement per report of the request, in its order."""
 
 
 def reward(judge: Judge, request: RewardRequest) -> list[Judgement]:
@@ -146,6 +150,7 @@ class TextJudge:
 
     @library_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
+        """Each distinct text is encoded once. Raises ValueError for lists of unequal length; what cannot be judged abstains."""
         same_length(reports, references)
         pairs = list(zip(reports, references, strict=True))
         plain = [without_judging(*pair, self.worst, self.reads) for pair in pairs]

@@ -21,6 +21,7 @@ class Format:
 
     @raw_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
+        """Reads the text alone; `reward` knows what the policy wrote (`RewardRequest`). The references are not read."""
         return self.reward(RewardRequest(reports, references))
 
     def reward(self, request: RewardRequest) -> list[Judgement]:
@@ -33,4 +34,5 @@ class Format:
 
 
 def format_judge() -> Format:
+    """0 or 1, without options; VALOR adds it to the reward of both its stages."""
     return Format()

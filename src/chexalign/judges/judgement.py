@@ -48,6 +48,7 @@ class Judgements(list[Judgement]):
 
     @property
     def abstained(self) -> int:
+        """How many answers have no score. They are left out of means: neither 0 nor 1."""
         return sum(answer.score is None for answer in self)
 
     def to_pandas(self) -> pandas.DataFrame:

@@ -190,6 +190,7 @@ def make_judge(name: str, variant: str | None, options: Mapping[str, Any]) -> Ju
 
 
 def checked_options(name: str, constructor: Any, variant: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with their types mended ("2" for 2). Raises RecipeError for an unknown one, with the nearest known name."""
     known = inspect.signature(constructor, eval_str=True).parameters
     given = dict(options)
     if variant is not None:
@@ -230,6 +231,7 @@ def _shared(line: str, options: str) -> Judge:
 
 
 def shared(line: str, options: Options) -> Judge:
+    """The judge of a line, made once for equal options. Raises RecipeError for a wrong line, WorkError where it cannot run."""
     for name in options:
         split_name(name)
     return _shared(line, json.dumps(options, sort_keys=True, default=str))

@@ -22,6 +22,7 @@ class Metric:
 
     @property
     def name(self) -> str:
+        """The judge's name, since `evaluate` keys its results by it."""
         return self.judge.name
 
     def add(self, *, prediction: str | None, reference: str | None) -> None:

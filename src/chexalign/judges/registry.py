@@ -32,6 +32,7 @@ class JudgeEntry:
     missing: str = ""
 
     def constructor(self) -> Any:
+        """The function or class that makes the judge; its module is imported now."""
         return find(self.where)
 
     def unavailable(self, **options: Any) -> str | None:
@@ -40,6 +41,7 @@ class JudgeEntry:
 
 
 def find(where: str) -> Any:
+    """`module:name` under chexalign.judges, imported now. Raises ImportError or AttributeError for a wrong entry."""
     module, name = where.split(":")
     return getattr(import_module(f"chexalign.judges.{module}"), name)
 

@@ -91,4 +91,5 @@ class FindingConsistency:
 
 
 def finding_consistency() -> FindingConsistency:
+    """0 to 1. Needs the studies' findings sections: the reference impression is not read."""
     return FindingConsistency()

@@ -38,14 +38,21 @@ class Said(Protocol):
     """A mention of the labels' or of the concepts' reading."""
 
     @property
-    def status(self) -> int: ...
+    def status(self) -> int:
+        """One of labels.context's: present, absent, uncertain."""
+
     @property
-    def start(self) -> int: ...
+    def start(self) -> int:
+        """The first character of the mention in the text."""
+
     @property
-    def end(self) -> int: ...
+    def end(self) -> int:
+        """The character after its last one."""
 
 
 class Scrutiny(NamedTuple):
+    """What a report is charged for in the judges of findings, unless the reference does it too."""
+
     speaks: bool  # whether the text speaks of a chest at all
     unread: tuple[str, ...]  # the sentences that were not read, in lower case
     contradicted: frozenset[str]  # labels that are stated and denied
@@ -56,6 +63,7 @@ NOTHING_OWED = Scrutiny(True, (), frozenset())  # of a truth that is no text
 
 @lru_cache(maxsize=50_000)
 def scrutinize(text: str) -> Scrutiny:
+    """Reads a text twice: by the vocabulary of concepts.toml (sentences) and by the rule labels (contradictions)."""
     reading = read_text(text)
     mentions = [(m.label, m.side, m) for m in find_mentions(text)]
     return Scrutiny(reading.speaks, reading.unread, contradictions(text, mentions))

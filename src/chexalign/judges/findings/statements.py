@@ -38,6 +38,8 @@ class ConceptMention:
 
 
 class Vocabulary(NamedTuple):
+    """concepts.toml, compiled: how phrases become findings, and how much each finding matters."""
+
     trie: Trie
     traits: Traits
     pairs: dict[tuple[str, str], str]  # (organ, quality) → finding
@@ -45,6 +47,7 @@ class Vocabulary(NamedTuple):
 
 
 def table(name: str) -> dict[str, Any]:
+    """A TOML table beside this file, by file name, parsed anew at each call."""
     return tomllib.loads(_text(name))
 
 
@@ -93,6 +96,8 @@ def _pair(text: str, concepts: dict[str, Any]) -> tuple[str, str]:
 
 
 class TextReading(NamedTuple):
+    """What the vocabulary found in one text, and what it could not read."""
+
     mentions: tuple[ConceptMention, ...]  # denied findings too
     speaks: bool  # whether the text speaks of a chest at all
     unread: tuple[str, ...]  # sentences with words of their own in which nothing was read, in lower case

@@ -49,6 +49,8 @@ class State:
 
 
 class Features(NamedTuple):
+    """All that the score looks at in one text, so that each text is read once whatever it is compared with."""
+
     states: tuple[State, ...]
     denied: frozenset[str]
     speaks: bool  # whether the text speaks of a chest at all
@@ -57,6 +59,8 @@ class Features(NamedTuple):
 
 
 class Scale(NamedTuple):
+    """significance.toml: weight by class, factor and cost by attribute, kinship (0 to 1) of two findings' names."""
+
     weights: dict[str, float]
     factor: dict[str, float]
     cost: dict[str, float]
@@ -220,4 +224,5 @@ def _spans(spans: Iterable[Sequence[int]], kind: str, label: str) -> list[dict[s
 
 
 def finding_f1_weighted() -> TextJudge:
+    """0 to 1; the formula stands at the top of this file. Reads English alone and abstains on other languages."""
     return TextJudge("finding_f1_weighted", f"2 rules {version()}", encode, compare, reads=ENGLISH)

@@ -32,6 +32,7 @@ _ROUGE_WORD = re.compile(r"[a-z0-9]+")
 
 
 def tokens_13a(text: str) -> list[str]:
+    """Tokens of mteval-v13a, BLEU's own: case is kept, ASCII punctuation stands alone, entities are resolved."""
     line = text.rstrip().replace("<skipped>", "").replace("-\n", "").replace("\n", " ")
     for entity, character in (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">")):
         line = line.replace(entity, character)
@@ -42,6 +43,7 @@ def tokens_13a(text: str) -> list[str]:
 
 
 def tokens_rouge(text: str) -> list[str]:
+    """Runs of a-z and 0-9 in lower case: all else, letters with accents too, separates words (rouge_score 0.1.2)."""
     return _ROUGE_WORD.findall(text.lower())
 
 
@@ -60,6 +62,7 @@ def tokens_rouge_stemmed(text: str) -> list[str]:
 
 
 def ngrams(tokens: Sequence[str], n: int) -> Grams:
+    """Counts of n neighbouring tokens; empty where there are fewer than n."""
     return Counter(zip(*(tokens[k:] for k in range(n)), strict=False))
 
 
@@ -127,6 +130,7 @@ def f_measure(match: int, report_total: int, reference_total: int) -> tuple[floa
 
 
 def rouge_n_score(report: Grams, reference: Grams) -> tuple[float, dict[str, Any]]:
+    """F of clipped n-gram matches (Lin 2004), 0 to 1. Both sides hold n-grams of one n."""
     return f_measure(overlap(report, reference), report.total(), reference.total())
 
 
@@ -144,18 +148,22 @@ def _bleu(order: int) -> TextJudge:
 
 
 def bleu1() -> TextJudge:
+    """Sentence BLEU of single words, 0 to 1: sacrebleu's number divided by 100."""
     return _bleu(1)
 
 
 def bleu2() -> TextJudge:
+    """Sentence BLEU up to pairs of words, 0 to 1: sacrebleu's number divided by 100."""
     return _bleu(2)
 
 
 def bleu3() -> TextJudge:
+    """Sentence BLEU up to three words, 0 to 1: sacrebleu's number divided by 100."""
     return _bleu(3)
 
 
 def bleu4() -> TextJudge:
+    """Sentence BLEU up to four words, 0 to 1, smoothed: not the corpus BLEU-4 of the report-generation literature."""
     return _bleu(4)
 
 
@@ -174,14 +182,18 @@ def _rouge_tokens(use_stemmer: bool) -> tuple[Callable[[str], list[str]], str]:
 
 
 def rouge_1(*, use_stemmer: bool = False) -> TextJudge:
+    """F of single words, 0 to 1. `use_stemmer`: endings of words over three letters are ignored."""
     return _rouge_n(1, use_stemmer)
 
 
 def rouge_2(*, use_stemmer: bool = False) -> TextJudge:
+    """F of pairs of neighbouring words, 0 to 1. `use_stemmer`: endings of words over three letters are ignored."""
     return _rouge_n(2, use_stemmer)
 
 
 def rouge_l(*, use_stemmer: bool = False) -> TextJudge:
+    """F of the longest common subsequence, 0 to 1. Abstains on a reference without a-z and 0-9."""
+
     def compare(report: list[str], reference: list[str]) -> tuple[float, dict[str, Any]]:
         if not reference:
             raise Abstain("the reference has no words that ROUGE counts (a-z, 0-9)")

@@ -32,6 +32,7 @@ def tokens(text: str) -> list[str]:
 
 
 def with_stems(words: Sequence[str]) -> Words:
+    """The tokens and, at the same places, their Porter stems: METEOR's first two ways to match."""
     return words, [stemmer()(w) for w in words]
 
 
@@ -89,10 +90,13 @@ def _match(
 
 
 def meteor_nosyn() -> TextJudge:
+    """0 to 1: NLTK's METEOR without WordNet, so that it needs no download. Not comparable with printed METEOR."""
     return TextJudge("meteor_nosyn", "1 exact and Porter stem", lambda t: with_stems(tokens(t)), meteor_score)
 
 
 def meteor_nltk() -> TextJudge:
+    """0 to 1: with WordNet's synonyms; abstains on every pair, and says why, where WordNet is not installed."""
+
     def compare(report: Words, reference: Words) -> tuple[float, dict[str, Any]]:
         if why := missing_wordnet():
             raise Abstain(why)

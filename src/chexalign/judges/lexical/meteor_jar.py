@@ -24,6 +24,7 @@ WORDS = 1_000  # longer texts are not asked: the program's search grows steeply 
 
 
 def find_jar(jar: str | None) -> Path | None:
+    """The option's file, or else the one inside the package pycocoevalcap; None where there is none. Downloads nothing."""
     if jar is not None:
         return Path(jar).expanduser() if Path(jar).expanduser().is_file() else None
     found = util.find_spec("pycocoevalcap")
@@ -50,6 +51,7 @@ class Program:
         atexit.register(self.stop)
 
     def stop(self) -> None:
+        """Kills the program, in the process that started it alone: a fork must not end its parent's."""
         if self.process and self.owner == os.getpid():
             self.process.kill()
             self.process.communicate()
@@ -103,6 +105,8 @@ def _program(jar: Path) -> Program:
 
 
 def meteor_15(*, jar: str | None = None) -> TextJudge:
+    """0 to 1, English. `jar`: path of meteor-1.5.jar. Abstains without Java or jar, and on texts over WORDS words."""
+
     def encode(text: str) -> str:
         words = [t for t in tokens(text) if t != "|"]
         if len(words) > WORDS:

@@ -38,6 +38,7 @@ class CheXbert(nn.Module):
         self.linear_heads = nn.ModuleList(nn.Linear(shape.hidden_size, n) for n in classes)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
+        """Only the first ([CLS]) position of the last layer is read."""
         first = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state[:, 0]
         return [head(first) for head in self.linear_heads]
 

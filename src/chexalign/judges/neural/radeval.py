@@ -146,10 +146,12 @@ class RaTEScore:
 
     @property
     def version(self) -> str:
+        """RadEval's own version is part of it: it is asked of the other interpreter."""
         return f"1 long empty={self.empty} radeval {installed(self.worker.python)}"
 
     @library_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
+        """0 to 1 per pair, from the store where it is known. Pairs with an empty side never reach RadEval."""
         same_length(reports, references)
         pairs = list(zip(reports, references, strict=True))
         plain = {
@@ -179,6 +181,7 @@ class RaTEScore:
 
 
 def radcliq() -> Any:
+    """Raises RecipeError always: the message says why RadCliQ is no reward."""
     raise RecipeError(RADCLIQ)
 
 
@@ -194,6 +197,7 @@ def missing(*, python: Path | None = None, **_: Any) -> str | None:
 
 
 def refused() -> str | None:
+    """Why RadCliQ cannot be a reward: what `chexalign judges` prints."""
     return "it gives 9.37 to every report of a group that shares its reference"
 
 

@@ -150,6 +150,7 @@ class Worker:
         return lines[-1][:200] if lines else ""
 
     def close(self) -> None:
+        """Ends the process if one runs; the next question starts another."""
         if self.process is not None:
             self.end()
             self.process = None

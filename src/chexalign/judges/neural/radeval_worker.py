@@ -30,11 +30,13 @@ class OldName:
     """
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Python's import hook: answers for RadEval and its submodules, None for all other names."""
         if name != "RadEval" and not name.startswith("RadEval."):
             return None
         return ModuleSpec(name, self)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> Any:
+        """The module of the new name itself, not a copy; its own spec is kept for when the import is done."""
         module = importlib.import_module("radeval" + spec.name.removeprefix("RadEval"))
         spec.loader_state = module.__spec__
         return module
@@ -54,6 +56,7 @@ def quiet_nltk() -> None:
 
 
 def load(metric: str) -> Any:
+    """RadEval's metric by its registry name, with its default options."""
     from radeval.metrics._registry import get_metric_class
 
     return get_metric_class(metric)()
@@ -128,6 +131,7 @@ def answer(name: str, metric: Any, request: dict[str, Any]) -> list[dict[str, An
 
 
 def main() -> None:
+    """Answers JSON lines on the real standard output until the input ends; all that libraries print goes to standard error."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever RadEval prints is no answer of ours
     name = sys.argv[1]

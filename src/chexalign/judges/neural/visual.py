@@ -67,6 +67,7 @@ class Visual:
 
     @property
     def version(self) -> str:
+        """A local checkpoint by its content, a hub id as it is: other weights under one path are another judge."""
         remote = " remote code" if self.expert.trust_remote_code else ""
         return f"1 model={fingerprint(self.expert.model or 'none')}{remote} pool={self.pool}"
 
@@ -145,6 +146,7 @@ class Visual:
         return list(np.hstack([towers.texts(texts), counts]))
 
     def towers(self) -> TwoTowers:
+        """Opened at the first question and kept. Raises RecipeError where no checkpoint is given or its folder is absent."""
         if self._towers is None:
             from chexalign.judges.neural.two_towers import open_two_towers
 

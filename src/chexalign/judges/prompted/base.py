@@ -72,10 +72,12 @@ class LlmJudge:
 
     @property
     def has_model(self) -> bool:
+        """Whether a model or a file of answers is given; without one, a judge that can works offline by rules."""
         return (self.model or self.answers) is not None
 
     @property
     def model_name(self) -> str:
+        """The last part of the model's name or path, as it stands in tables; the version tells two of one name apart."""
         if self.model:
             return Path(self.model).name
         return f"answers {getattr(self._backend, 'version', '')}" if self.has_model else "no model"

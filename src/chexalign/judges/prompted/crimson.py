@@ -34,14 +34,18 @@ WORST = -1.0  # of what is no report: the limit, below every report # our choice
 
 @dataclass(kw_only=True)
 class Crimson(LlmJudge):
+    """-1 to 1: 1 all findings right, 0 nothing gained, below 0 more invented than found. Needs a language model."""
+
     kind = "crimson"
 
     @property
     def name(self) -> str:
+        """With the model in it, since another model is another metric."""
         return f"crimson[{self.model_name}]"
 
     @property
     def version(self) -> str:
+        """The prompt's digest is part of it: an edited prompt never meets old verdicts."""
         return f"1 prompt {prompt_text('crimson.txt')[1]}, {self.llm_version}"
 
     @library_form

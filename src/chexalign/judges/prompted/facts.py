@@ -55,6 +55,8 @@ _CLAUSE_END = re.compile(r"(?<=[.;:!?])\s+|\n+|,?\s+(?=(?:but|however|although|w
 
 @dataclass(kw_only=True)
 class Facts(LlmJudge):
+    """OraPO's FactS reward, 0 to 1. `beta` over 1 favours recall; its value and `eps` are not given: our choice."""
+
     beta: float = 2.0
     eps: float = 1e-8
     no_finding: bool = False  # count No Finding as a 14th label: a normal template then earns 1 on normal studies
@@ -75,10 +77,12 @@ class Facts(LlmJudge):
 
     @property
     def name(self) -> str:
+        """Plain `facts` is the offline form: the rule labeller entails, no model is asked."""
         return f"facts[{self.model_name}]" if self.has_model else "facts"
 
     @property
     def version(self) -> str:
+        """Every option that changes a score, and the prompts' digests or the rules' version."""
         how = f"{self._prompts}, {self.llm_version}" if self.has_model else f"rules {version()}"
         labels = 14 if self.no_finding else 13
         against = ", truth labels" if self.truth == "labels" else ""

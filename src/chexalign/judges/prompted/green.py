@@ -46,6 +46,7 @@ class Green(LlmJudge):
 
     @property
     def version(self) -> str:
+        """Prompt, parser, cleaning and turn markers: each changes what the model is asked or how it is read."""
         _, prompt = prompt_text("green.txt")
         cleaned = "cleaned" if self.clean else "as is"
         turns = "green" if self._raw() else "chat"
@@ -53,6 +54,7 @@ class Green(LlmJudge):
 
     @library_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
+        """Matched findings over matched findings and significant errors, 0 to 1. An answer that cannot be parsed abstains."""
         same_length(reports, references)
         tidy = pre_clean if self.clean else str.strip
         pairs = [(tidy(report), tidy(reference)) for report, reference in zip(reports, references, strict=True)]
@@ -86,6 +88,7 @@ def pre_clean(text: str) -> str:
 
 
 def make_prompt(report: str, reference: str) -> str:
+    """GREEN's prompt; both texts are cut after WORDS white-space words."""
     cut = [" ".join(text.split()[:WORDS]) for text in (reference, report)]
     return fill(prompt_text("green.txt")[0], REFERENCE=cut[0], CANDIDATE=cut[1])
 

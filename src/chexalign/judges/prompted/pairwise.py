@@ -46,6 +46,8 @@ class Preference:
 
 @dataclass(kw_only=True)
 class Pairwise(LlmJudge):
+    """RGRO's comparison of two reports; the options of `LlmJudge` and three of its own."""
+
     judge: str = "finding_f1"  # offline: the judge whose difference decides
     margin: float = 0.0  # offline: a difference of no more than this is a tie
     answer: Literal["json", "letter"] = "json"
@@ -68,15 +70,18 @@ class Pairwise(LlmJudge):
 
     @property
     def name(self) -> str:
+        """Plain `pairwise` is the offline form, the sign of another judge's difference."""
         return f"pairwise[{self.model_name}]" if self.has_model else "pairwise"
 
     @property
     def version(self) -> str:
+        """Prompt and form of the answer, or offline the other judge and the margin."""
         if not self.has_model:
             return f"1 sign of {self._scalar.name} ({self._scalar.version}), margin {self.margin:g}"
         return f"1 prompt {prompt_text('pairwise.txt')[1]}, {self.answer}, both orders, {self.llm_version}"
 
     def compare(self, reference: str, a: str, b: str) -> Preference:
+        """A model is asked in both orders; where its answers disagree the winner is 0, a tie."""
         return self.compare_pairs([reference], [a], [b])[0]
 
     def compare_pairs(self, references: Sequence[str], first: Sequence[str], second: Sequence[str]) -> list[Preference]:
@@ -114,6 +119,7 @@ class Pairwise(LlmJudge):
 
     @library_form
     def score(self, reports: Sequence[str], references: Sequence[str], studies: Studies = None) -> list[Judgement]:
+        """Raises RecipeError always: one report alone has nothing to be compared with."""
         raise RecipeError(
             f"{self.name} compares the reports of a group: use it for rewards or for pairs, not as a score"
         )

@@ -96,6 +96,7 @@ def alone(here: dict[str, Any], model: str) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints one line per check; the exit status is 0 when all hold and 1 otherwise."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", required=True)
     parser.add_argument("--pairs", type=Path)
