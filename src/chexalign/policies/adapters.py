@@ -18,6 +18,7 @@ from chexalign.policies.checkpoints.adapter import REFERENCE, TRAINED
 
 
 def has_adapter(model: Any) -> bool:
+    """Whether PEFT has put an adapter into the model, active or not."""
     return hasattr(model, "peft_config")
 
 

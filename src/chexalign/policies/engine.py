@@ -10,6 +10,8 @@ from chexalign.policies.prompt import Prompt
 
 
 class Engine(Protocol):
+    """The role of every sampler. `seeds` has one number per prompt: the same seeds repeat a sample where `generate` can."""
+
     def generate(
         self,
         prompts: Sequence[Prompt],

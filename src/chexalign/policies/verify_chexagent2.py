@@ -38,6 +38,7 @@ Row = tuple[str, bool, str]  # what was checked, whether it holds, the numbers
 
 
 def stub_unused() -> None:
+    """Puts empty modules where the published code imports packages that it does not use here and that are absent."""
     for name in UNUSED:
         try:
             importlib.import_module(name)
@@ -198,6 +199,7 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Row]:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; `--published` is for the call that this command makes of itself in the other interpreter."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", required=True, help="local snapshot of CheXagent-2-3b or a -srrg- variant")
     parser.add_argument("--tower", required=True, help="local snapshot of the XraySigLIP repository")
@@ -212,6 +214,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Prints one line per check; the exit status is 0 when all hold and 1 otherwise."""
     a = parse(argv)
     import torch
 

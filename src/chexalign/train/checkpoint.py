@@ -29,6 +29,7 @@ def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
 
 @torch.no_grad()
 def load_weights(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    """Into the parameters that learn, in place. Raises WorkError when one of them is not in `saved`."""
     for name, parameter in trainable_parameters(module).items():
         if name not in saved:
             raise WorkError(f"the checkpoint has no {name!r}: it belongs to other settings; delete its folder")

@@ -50,11 +50,13 @@ class Task(Protocol[Item_contra]):
 
     module: nn.Module
 
-    def inputs(self, items: Sequence[Item_contra]) -> tuple[Any, ...]: ...
+    def inputs(self, items: Sequence[Item_contra]) -> tuple[Any, ...]:
+        """What the module is called with for these items, tensors on its device or ready to be moved."""
 
     def loss(
         self, output: Any, items: Sequence[Item_contra], weights: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B,) losses and metrics of (B,) each. `weights` (B,): an item of weight 0 only fills the batch."""
 
     def size(self, item: Item_contra) -> int:
         """Tokens in a forward pass. Items of like size share a micro-batch, so that little is padded."""
@@ -65,6 +67,8 @@ class Task(Protocol[Item_contra]):
 
 @dataclass(frozen=True)
 class LoopSettings:
+    """How long, how fast and how large: all that the loop knows of a recipe. Schedules count optimizer steps."""
+
     steps: int  # optimizer steps in all
     lr: float
     batch_size: int  # examples per optimizer step

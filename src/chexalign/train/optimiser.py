@@ -44,6 +44,7 @@ class MovingAverage:
         self._move: Any = get_ema_multi_avg_fn(decay)
 
     def update(self) -> None:
+        """One step of the average, in place; to be called after the optimizer's."""
         self._move(self.average, [p.detach() for p in self.parameters], None)
 
     @torch.no_grad()
@@ -64,7 +65,9 @@ class MovingAverage:
             self.exchange()
 
     def state_dict(self) -> dict[str, Any]:
+        """The averaged weights, in the order of the parameters that learn."""
         return {"average": self.average}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Copies in place; raises RuntimeError where shapes differ."""
         torch._foreach_copy_(self.average, state["average"])

@@ -20,6 +20,7 @@ TRAINED, REFERENCE = "default", "reference"  # PEFT's names of the adapter that 
 
 
 def is_adapter(source: str | Path) -> bool:
+    """Whether a local folder holds a PEFT adapter; False for a name on the hub."""
     return (Path(source) / "adapter_config.json").is_file()
 
 

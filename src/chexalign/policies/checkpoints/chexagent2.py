@@ -69,6 +69,8 @@ CHAT_TEMPLATE = (
 
 
 class CheXagent2Config(LlavaConfig):
+    """LLaVA's configuration under a `model_type` of its own."""
+
     model_type = "chexagent2"  # not "llava": that class would open a saved folder and drop what it has no place for
 
 
@@ -89,6 +91,7 @@ class CheXagent2Projector(nn.Module):
         self.proj = nn.Parameter(torch.zeros(width, width))
 
     def forward(self, features: Tensor) -> Tensor:
+        """Raises RuntimeError where the number of patches is not that of `pos_embed`."""
         hidden = self.linear_2(self.act(self.linear_1(features + self.pos_embed)))
         return self.norm(hidden) @ self.proj
 

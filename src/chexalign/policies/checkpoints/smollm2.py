@@ -38,6 +38,7 @@ def checkpoint_of(model: str) -> str:
 
 
 def cache_folder() -> Path:
+    """Where unpacked checkpoints are kept: $CHEXALIGN_CACHE, or ~/.cache/chexalign. It need not exist yet."""
     return Path(os.environ.get("CHEXALIGN_CACHE") or Path.home() / ".cache" / "chexalign")
 
 

@@ -44,6 +44,7 @@ class Endpoint:
         say(f"sampling from {self.name} (model {settings.model}){where}; samples will not be the same on another day")
 
     def push(self) -> None:
+        """Raises WorkError always: a server elsewhere cannot follow a policy that learns."""
         raise WorkError(f"{self.name} takes no weights: it serves the checkpoint that it was started with")
 
     def generate(
@@ -56,6 +57,7 @@ class Endpoint:
         max_new_tokens: int,
         seeds: Sequence[int],
     ) -> list[list[Sampled]]:
+        """One list of `n` per prompt, in order. Raises WorkError when the server cannot answer."""
         common = {"temperature": temperature, "top_p": top_p, "max_tokens": max_new_tokens}
         asked = []
         for prompt, seed in zip(prompts, seeds, strict=True):

@@ -26,6 +26,8 @@ from chexalign.recipe.engine import VllmEngine
 
 
 class Vllm:
+    """An engine in this process, on a GPU. Raises RecipeError for several processes or without the package vllm."""
+
     def __init__(self, policy: Policy, settings: VllmEngine, most_images: int):
         if processes.count() > 1:
             raise RecipeError(
@@ -76,6 +78,7 @@ class Vllm:
         max_new_tokens: int,
         seeds: Sequence[int],
     ) -> list[list[Sampled]]:
+        """One list of `n` per prompt, in order; log-probs are computed again by the policy, at temperature 1, in nats."""
         self._wake()
         stops, end = self.policy.stop_ids, self.policy.end_id
         common = {"n": n, "temperature": temperature, "top_p": top_p, "max_tokens": max_new_tokens}

@@ -26,6 +26,7 @@ class Head(nn.Module):
         self.factor = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """Scaled first, then bounded: bound · tanh(logits / bound), as Gemma 2 does."""
         logits = self.layer(hidden)
         if self.factor != 1.0:  # Cohere, Granite
             logits = logits * self.factor

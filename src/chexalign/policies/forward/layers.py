@@ -69,6 +69,7 @@ def _can_skip(core: Any, layer: Any) -> bool:
 
 @contextmanager
 def replaced(module: Any, **attributes: Any) -> Iterator[None]:
+    """Sets attributes of an object for the time of a `with` block; they come back after an error too."""
     old = {name: getattr(module, name) for name in attributes}
     for name, value in attributes.items():
         setattr(module, name, value)
@@ -81,6 +82,7 @@ def replaced(module: Any, **attributes: Any) -> Iterator[None]:
 
 @contextmanager
 def forward_as(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Gives one layer another `forward` for the time of a `with` block; its class is not touched."""
     before = vars(layer).get("forward")
     layer.forward = forward
     try:

@@ -37,6 +37,7 @@ class Prefix:
     extra: dict[str, Tensor]  # what else the forward wants (pixel_values, image_grid_thw, …), and stored tower features
 
     def to(self, device: torch.device) -> Prefix:
+        """A copy on `device`; copies from pinned memory do not wait."""
         extra = {k: v.to(device, non_blocking=True) for k, v in self.extra.items()}
         ids, mask = (x.to(device, non_blocking=True) for x in (self.ids, self.mask))
         return Prefix(ids, mask, extra)
@@ -214,6 +215,7 @@ class Scorer(nn.Module):
         return torch.autocast(device.type, self.compute_dtype, enabled=self.compute_dtype is not None)
 
     def forward(self, prefix: Prefix, ids: Tensor, mask: Tensor, kl_completions: int = 0) -> Tensor:
+        """Log-probs of `ids` after their prompts, as `completion_logps` gives them. Checkpointing only where gradients flow."""
         checkpointing = self.checkpointing and torch.is_grad_enabled()
         with self.computing():
             how = Scoring(kl_completions, checkpointing, self.temperature)

@@ -46,4 +46,5 @@ def same_tiles(parts: list[Tensor]) -> list[Tensor]:
 
 
 def left_pad(row: Tensor, length: int, value: int) -> Tensor:
+    """(1, T) → (1, `length`), `value` on the left, so that every prompt ends at the same place."""
     return nn.functional.pad(row, (length - row.shape[1], 0), value=value)

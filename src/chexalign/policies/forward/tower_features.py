@@ -79,6 +79,7 @@ def _out_of_windows(visual: Any, patches: Tensor, grid: Tensor) -> Tensor:
 
 
 def as_inputs(features: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Names under which features travel in `Prefix.extra`; the order is the tower's."""
     return {f"{FEATURE}{i}": f for i, f in enumerate(features)}
 
 

@@ -54,12 +54,15 @@ class Plain:
     last: Tensor  # (N, H)
 
     def expand(self, repeats: int) -> Plain:
+        """Every row `repeats` times, neighbours: one for each completion of a prompt."""
         return self._rows(lambda x: x.repeat_interleave(repeats, dim=0))
 
     def select(self, rows: Tensor) -> Plain:
+        """Rows by index, in that order; a row may come twice."""
         return self._rows(lambda x: x[rows])
 
     def copy(self) -> Plain:
+        """The same tokens without their graph: nothing here grows in place, so nothing is cloned."""
         return self._rows(lambda x: x.detach())
 
     def _rows(self, change: Any) -> Plain:

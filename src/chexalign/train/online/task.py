@@ -150,6 +150,7 @@ class OnlineTask:
     # ---- what the loop asks
 
     def inputs(self, items: Sequence[Group], policy: Policy | None = None) -> tuple[Any, ...]:
+        """B prompts, and ids and mask (B·G, T) of all their completions. `policy`: another than the one that learns."""
         asked = policy or self.policy
         ids, mask = asked.pad_completions([tokens for g in items for tokens in g.completions])
         return asked.encode([g.prompt for g in items]), ids, mask
@@ -191,6 +192,7 @@ class OnlineTask:
         )
 
     def size(self, item: Group) -> int:
+        """Tokens of a group's completions after padding."""
         return len(item.completions) * max(map(len, item.completions))
 
     def check_first(self, output: Tensor, items: Sequence[Group]) -> None:
@@ -203,9 +205,11 @@ class OnlineTask:
             )
 
     def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know beside weights: the moving averages by study, and what was warned of."""
         return {"memory": self.memory, "warned": self.warned}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The other way of `state_dict`."""
         self.memory, self.warned = state["memory"], state["warned"]
 
 

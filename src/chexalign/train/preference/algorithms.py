@@ -28,15 +28,19 @@ class Batch:
     kl: Tensor | None = None
 
     def pair(self) -> tuple[Tensor, Tensor]:
+        """Summed log-probs of chosen and rejected, (B,) each, in nats."""
         return self.logps[:, 0], self.logps[:, 1]
 
     def reference(self) -> tuple[Tensor, Tensor]:
+        """The same under the frozen reference. Only for algorithms with `needs_reference`."""
         assert self.ref_logps is not None, "the loop gives reference log-probs to every algorithm that needs them"
         return self.ref_logps[:, 0], self.ref_logps[:, 1]
 
 
 @dataclass(frozen=True)
 class Algorithm:
+    """What the loop must provide for a loss: reference log-probs, the rejected text, completions for a KL."""
+
     loss: Loss  # (Batch, settings) → per-example loss (B,), per-example metrics {name: (B,)}
     needs_reference: bool
     uses_rejected: bool = True

@@ -46,6 +46,7 @@ class ScoringTask:
         self._prefix_tokens: dict[Prompt, int] = {}
 
     def inputs(self, items: Sequence[Example]) -> tuple[Any, ...]:
+        """B prompts, ids and mask of all their completions in order, and how many of them serve a KL alone."""
         ids, mask = self.policy.pad_completions([tokens for e in items for tokens in e.completions])
         return self.policy.encode([e.prompt for e in items]), ids, mask, self.algorithm.kl_completions
 

@@ -58,6 +58,8 @@ def statements(text: str) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class ExpertExample:
+    """An image with its report's tokens, and the set of statements that makes two reports say the same."""
+
     pixels: Tensor  # (3, H, W), as the processor makes them, half precision
     ids: Tensor  # (T,)
     labels: Tensor  # (n_statements,), 0 or 1
@@ -96,12 +98,14 @@ class ExpertTask:
         self.module: nn.Module = module
 
     def inputs(self, items: Sequence[ExpertExample]) -> tuple[Tensor, Tensor]:
+        """Pixels (B, 3, H, W) in float32, and ids (B, T): all items have one T."""
         device = next(self.module.parameters()).device
         return torch.stack([e.pixels for e in items]).float().to(device), torch.stack([e.ids for e in items]).to(device)
 
     def loss(
         self, output: Any, items: Sequence[ExpertExample], weights: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B,): contrast, where equal statements are no negatives, plus the cross-entropy of the statements read."""
         logits, read = output
         labels = torch.stack([e.labels for e in items]).to(logits.device)
         same = torch.tensor([[float(a.says == b.says) for b in items] for a in items], device=logits.device)
@@ -113,6 +117,7 @@ class ExpertTask:
         return contrast + stated, {"contrast": contrast.detach()}
 
     def size(self, item: ExpertExample) -> int:
+        """Tokens of the report."""
         return len(item.ids)
 
     def check_first(self, output: Any, items: Sequence[ExpertExample]) -> None:

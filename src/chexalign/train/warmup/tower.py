@@ -24,6 +24,8 @@ BATCH = 64  # images per forward pass while validating
 
 @dataclass(frozen=True)
 class TowerExample:
+    """An image and what its report says of each finding."""
+
     pixels: Tensor  # (3, H, W), as the processor makes them
     labels: Tensor  # (n_findings,), 0 or 1, NaN where unknown
 
@@ -37,6 +39,7 @@ class TowerClassifier(nn.Module):
         self.head = nn.Linear(core.config.vision_config.hidden_size, n_labels)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Patches are those of hidden layer `layer`."""
         hidden = self.tower(pixels, output_hidden_states=True, return_dict=True).hidden_states[self.layer]
         return self.head(hidden).amax(1)
 
@@ -68,17 +71,20 @@ class TowerTask:
         self.device = policy.device
 
     def inputs(self, items: Sequence[TowerExample]) -> tuple[Tensor]:
+        """(B, 3, H, W) in float32 on the device."""
         return (torch.stack([e.pixels for e in items]).to(self.device, torch.float32),)
 
     def loss(
         self, output: Tensor, items: Sequence[TowerExample], weights: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B,), and no metrics. `weights` is not read: no loss looks across items."""
         labels = torch.stack([e.labels for e in items]).to(output.device)
         known = ~labels.isnan()
         losses = F.binary_cross_entropy_with_logits(output, labels.nan_to_num(), reduction="none")
         return (losses * known).sum(1) / known.sum(1).clamp(min=1), {}
 
     def size(self, item: TowerExample) -> int:
+        """Numbers in the image."""
         return item.pixels.numel()
 
     def check_first(self, output: Tensor, items: Sequence[TowerExample]) -> None:

@@ -51,23 +51,28 @@ class OnlineStage:
 
 
 def one_stage(train: Train, rounds: int) -> list[OnlineStage]:
+    """The whole run as one stage, for algorithms that do not change reward or modules on the way."""
     assert train.reward is not None
     return [OnlineStage(train.reward, rounds, train.freeze, train.watch.patience)]
 
 
 def no_weight(study_id: str, rewards: Tensor, memory: dict[str, float], settings: Any) -> float:
+    """For `weigh`: no report of the radiologist is mixed into the loss."""
     return 0.0
 
 
 def always(settings: Any) -> bool:
+    """For `oracle` and `reference`: whatever the settings."""
     return True
 
 
 def never(settings: Any) -> bool:
+    """For `oracle` and `reference`: whatever the settings."""
     return False
 
 
 def with_kl(settings: Any) -> bool:
+    """For `reference`: the baseline is scored only where a KL to it is paid."""
     return settings.kl > 0
 
 

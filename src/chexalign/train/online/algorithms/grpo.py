@@ -19,6 +19,7 @@ def weigh(study_id: str, rewards: Tensor, memory: dict[str, float], settings: An
 
 
 def loss(batch: GroupBatch, settings: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """(B,) per group: the clipped surrogate, plus weight · mean NLL per token of the radiologist's report with `sft`."""
     values, metrics = surrogate(batch, settings)
     if not settings.sft:
         return values, metrics
