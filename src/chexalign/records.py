@@ -110,6 +110,7 @@ class Completion(_Record):
 
     @classmethod
     def key_fields(cls) -> tuple[str, ...]:
+        """What a ledger resumes by: one row per study and sample."""
         return ("study_id", "sample_index")
 
     def __post_init__(self) -> None:
@@ -132,6 +133,7 @@ class Verdict(_Record):
 
     @classmethod
     def key_fields(cls) -> tuple[str, ...]:
+        """What a ledger resumes by: one row per study, sample and judge."""
         return ("study_id", "sample_index", "judge")
 
     def __post_init__(self) -> None:

@@ -41,6 +41,7 @@ class Block:
         return {"baseline": self.baseline, "aligned": self.aligned, "difference": self.difference}[name]
 
     def to_dict(self) -> dict[str, Any]:
+        """results.json's form; fields that are None are left out, not written as null."""
         row = {name: getattr(self, name) for name in BLOCK_FIELDS}
         return {k: v for k, v in row.items() if v is not None}
 
@@ -64,6 +65,7 @@ class TemplateControl:
     abnormal_scores: Cells = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
+        """results.json's form; always all three keys."""
         return {"text": self.text, "scores": self.scores, "abnormal_scores": self.abnormal_scores}
 
 
@@ -76,20 +78,25 @@ class ShuffledControl:
     gain: Cells = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
+        """results.json's form; always all three keys."""
         return {"scores": self.scores, "difference": self.difference, "gain": self.gain}
 
 
 @dataclass(frozen=True)
 class Controls:
+    """What a policy must beat to have read the image: a fixed report, and the images of other studies."""
+
     template: TemplateControl = TemplateControl()
     shuffled_images: ShuffledControl | None = None  # None: no images, or not asked for
 
     def to_dict(self) -> dict[str, Any]:
+        """results.json's form; no key `shuffled_images` where that control was not made."""
         shuffled = self.shuffled_images
         return {"template": self.template.to_dict()} | ({"shuffled_images": shuffled.to_dict()} if shuffled else {})
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Self:
+        """The other way of `to_dict`; absent keys give the defaults."""
         template, shuffled = _object(row, "template"), _object(row, "shuffled_images")
         return cls(
             TemplateControl(

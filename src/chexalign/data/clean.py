@@ -23,4 +23,5 @@ def without_earlier(text: str) -> str:
 
 
 def cleaned(study: Study) -> Study:
+    """The study with `without_earlier` applied to what is learnt and scored; indication and comparison stay as written."""
     return replace(study, findings=without_earlier(study.findings), impression=without_earlier(study.impression))

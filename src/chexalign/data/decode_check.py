@@ -49,6 +49,7 @@ class CheckedImage(_Record):
 
     @classmethod
     def key_fields(cls) -> tuple[str, ...]:
+        """What a ledger row is found by: a file of another size or change time is decoded again."""
         return ("path", "size", "changed")
 
 

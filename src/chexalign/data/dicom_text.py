@@ -31,6 +31,7 @@ class Texts:
 
     @property
     def unused(self) -> int:
+        """How many rows of the table no study asked for: usually a wrong key column."""
         return len(self.rows) - len(self.used)
 
 

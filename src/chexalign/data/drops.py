@@ -27,6 +27,7 @@ class Drops:
             self.by_split[reason, split] += 1
 
     def note(self, remark: str, times: int = 1) -> None:
+        """Counts a remark about rows that were used all the same; nothing is dropped."""
         self.notes[remark] += times
 
     def where(self, study_id: str) -> str:

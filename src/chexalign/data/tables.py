@@ -74,6 +74,7 @@ def find_table(folder: Path, name: str) -> Path | None:
 
 
 def is_missing(cell: str) -> bool:
+    """Whether a cell is empty or one of MISSING in any case ("NA", "nan", …): a table's ways to write no value."""
     return not cell or cell.lower() in MISSING
 
 

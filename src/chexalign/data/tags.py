@@ -11,6 +11,7 @@ _OPENED = re.compile(r"<\s*/?\s*report\b", re.IGNORECASE)
 
 
 def wrapped(text: str) -> str:
+    """What a policy learns to write where the recipe asks for tags: white space outside the text is lost."""
     return f"<report>{text.strip()}</report>"
 
 

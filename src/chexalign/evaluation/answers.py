@@ -40,6 +40,7 @@ class Answers:
     unread: Mapping[str, Sequence[Counts]] = field(default_factory=dict)  # judge → what it could not read, per study
 
     def words(self) -> list[float | None]:
+        """Length of each text in white-space words; never None, but typed as scores are so that both are averaged alike."""
         return [float(len(t.split())) for t in self.texts]
 
 
@@ -52,12 +53,15 @@ class Evaluated:
     answers: Mapping[Decoded, Answers]
 
     def has(self, policy: str, decoding: str) -> bool:
+        """Whether this policy wrote under this decoding; controls and greedy decoding depend on the recipe."""
         return Decoded(policy, decoding) in self.answers
 
     def of(self, policy: str, decoding: str) -> Answers:
+        """Raises KeyError where `has` is False."""
         return self.answers[Decoded(policy, decoding)]
 
     def pair(self, decoding: str, before: str = "baseline", after: str = "aligned") -> tuple[Answers, Answers]:
+        """Two policies' answers about the same studies in the same order, so that their differences are paired."""
         return self.of(before, decoding), self.of(after, decoding)
 
     def everyone(self) -> range:

@@ -48,6 +48,8 @@ class Item(NamedTuple):
 
 
 class Token(NamedTuple):
+    """A word as the tables spell it, at the characters [start, end) of the text."""
+
     word: str
     start: int
     end: int
@@ -103,6 +105,7 @@ class Trie:
         return word in self.known[0] or word.startswith(self.known[1])
 
     def add(self, phrase: str, tag: Tag) -> None:
+        """Puts every spelling of a phrase in. Raises ValueError for a question mark inside a group."""
         if any(word.endswith("?") for words in expand(phrase) for word in words):
             raise ValueError(f"a question mark inside a group: {phrase!r}")
         for words in expand(phrase):

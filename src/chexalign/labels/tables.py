@@ -16,6 +16,7 @@ READ = (*FILES, "plain.toml", "spelling.toml")  # what the reading depends on
 
 @cache
 def trie() -> Trie:
+    """All phrases of all tables, made at the first call and then shared: nobody may add to it."""
     root = Trie()
     for phrase, tag in entries():
         root.add(phrase, tag)

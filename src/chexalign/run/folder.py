@@ -25,6 +25,8 @@ LABELLED = "studies_labelled.jsonl"  # images with labels and no report, where a
 
 @dataclass(frozen=True)
 class Stage:
+    """One stage: what runs it, which sections of the recipe make it stale, and which files it leaves."""
+
     function: str  # module:function
     reads: tuple[str, ...]  # recipe sections, beside those of the stages before it
     product: str  # the file that says it is finished
@@ -94,6 +96,8 @@ class StageResult:
 
 @dataclass
 class Run:
+    """A recipe in its folder. Stages ask it for records; `path` is for files that only one stage knows."""
+
     recipe: Recipe
     dir: Path
     manifest: dict[str, Any]
@@ -115,6 +119,7 @@ class Run:
         return read_records(path, Study) if path.exists() else []
 
     def studies_by_id(self) -> dict[str, Study]:
+        """Studies of all splits."""
         return {s.study_id: s for s in self.studies()}
 
     def completions(self, name: str = "completions") -> list[Completion]:
@@ -122,9 +127,11 @@ class Run:
         return read_records(self.path(f"{name}.jsonl"), Completion)
 
     def verdicts(self, name: str = "verdicts") -> list[Verdict]:
+        """Of `name`.jsonl, abstentions included. Raises WorkError before anything was scored."""
         return read_records(self.path(f"{name}.jsonl"), Verdict)
 
     def pairs(self) -> list[Pair]:
+        """The preference pairs that training learns from, feedback's among them."""
         return read_records(self.path("pairs.jsonl"), Pair)
 
     def results(self) -> Results:
@@ -142,6 +149,7 @@ class Run:
         return self.studies("test")[: self.recipe.evaluate.limit]
 
     def save_manifest(self) -> None:
+        """Replaces manifest.json in one step; only the main process writes."""
         if processes.is_main():
             write_json(self.path("manifest.json"), self.manifest)
 

@@ -70,6 +70,7 @@ def needed_splits(recipe: Recipe) -> tuple[str, ...]:
 
 
 def names_of(recipe: Recipe) -> str:
+    """The sources of a recipe, for messages: more than one where parts are joined."""
     return ", ".join(part.source or "" for part in recipe.studies.parts())
 
 

@@ -96,4 +96,5 @@ def _add(index: Index, dicom: str, ids: tuple[str, str, str, str], view: str, sp
 
 
 def image_path(subject: int, study: int, dicom: str) -> str:
+    """An image of MIMIC-CXR-JPG 2, relative to its root: p10 is the first two digits of the patient's eight-digit number."""
     return f"files/p{subject // 1_000_000}/p{subject}/s{study}/{dicom}.jpg"

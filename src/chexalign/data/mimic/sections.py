@@ -150,4 +150,5 @@ def _begins_with_header(text: str) -> bool:
 
 
 def one_line(text: str) -> str:
+    """Line breaks and runs of white space become one space each; "" for white space alone."""
     return " ".join(text.split())

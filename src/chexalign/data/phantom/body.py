@@ -64,6 +64,7 @@ class Anatomy:
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
+    """One patient: every measure uniform within its RANGES, independent of the others."""
     return Anatomy(**{name: float(rng.uniform(*limits)) for name, limits in RANGES.items()})
 
 
@@ -93,10 +94,12 @@ class Chest:
         return self.anatomy.midline + self.anatomy.tilt * (y - 0.5) + SIGN[side] * m
 
     def y(self, t: Any) -> Any:
+        """Height of lung level `t` (0 apex, 1 base) in fractions of the image, from the top."""
         return self.anatomy.apex + t * (self.anatomy.base - self.anatomy.apex)
 
 
 def make_chest(anatomy: Anatomy, size: int, heart_ratio: float) -> Chest:
+    """Outlines on a grid of `size`² pixels. `heart_ratio` is the cardiothoracic ratio: the heart's width over the chest's."""
     x, y = grid(size)
     t = np.clip((y - anatomy.apex) / (anatomy.base - anatomy.apex), 0.0, 1.0)
     u = x - anatomy.midline - anatomy.tilt * (y - 0.5)

@@ -28,6 +28,7 @@ def _gauss_matrix(n_out: int, n_in: int, sigma: float) -> Layer:
 
 
 def blur(layer: Layer, sigma: float) -> Layer:
+    """Gaussian blur of a square layer. `sigma` in fractions of its side, at least half a pixel."""
     kernel = _gauss_matrix(len(layer), len(layer), max(sigma, 0.5 / len(layer)))
     return kernel @ layer @ kernel.T
 

@@ -41,6 +41,7 @@ class Finding:
     parts: tuple[Box, ...] = ()  # the boxes of what lies apart inside `box`: both sides of a bilateral finding
 
     def to_dict(self) -> dict[str, Any]:
+        """A JSON object without `parts`, which only the drawing needs; `box` as a list, None before it is drawn."""
         told = {**asdict(self), "box": list(self.box) if self.box else None}
         return {k: v for k, v in told.items() if k != "parts"}
 

@@ -202,6 +202,7 @@ def write_impression(findings: Sequence[Finding]) -> str:
 
 
 def write_indication(rng: np.random.Generator, findings: Sequence[Finding]) -> str:
+    """Why the film was taken; with probability GUESSES it has to do with a finding that is there."""
     kinds = [f.kind for f in findings]
     kind = _pick(rng, kinds) if kinds and rng.random() < GUESSES else ""
     return _pick(rng, INDICATIONS[kind])
