@@ -13,10 +13,12 @@ LONGEST_WAIT = timedelta(hours=12)  # for the main process, which may compute re
 
 
 def count() -> int:
+    """Processes of this run over all machines (WORLD_SIZE); 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def rank() -> int:
+    """This one's number over all machines (RANK), 0 for the one that writes files."""
     return int(os.environ.get("RANK", 0))
 
 

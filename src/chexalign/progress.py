@@ -50,6 +50,7 @@ class Ticker:
             self.task = bar.add_task(label, total=total, completed=done, unit=unit, remark="")
 
     def advance(self, by: int = 1, note: str = "") -> None:
+        """Counts `by` more and shows it: at once on a terminal, every PLAIN_EVERY seconds elsewhere."""
         self.count += by
         self.remark = note or self.remark
         if self.bar is not None:
@@ -58,6 +59,7 @@ class Ticker:
             self.line()
 
     def line(self) -> None:
+        """Prints the state as one plain line; the rate leaves out what was done before a resume."""
         self.last_line = time.monotonic()
         seconds = self.last_line - self.start
         rate = (self.count - self.first) / seconds if seconds > 0 else 0.0
@@ -110,4 +112,5 @@ def complain(text: str) -> None:
 
 @cache
 def say_once(text: str) -> None:
+    """Says each distinct text once in a process: for remarks inside loops."""
     say(text)

@@ -16,6 +16,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "numpy"
 
 
 def versions() -> dict[str, str]:
+    """Package → version, "absent" where it is not installed; read from metadata, nothing is imported."""
     found = {"python": platform.python_version(), "chexalign": __version__}
     for name in PACKAGES:
         try:

@@ -13,6 +13,7 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder."
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `write`, `export` and `review` to the program; called once, by the front door."""
     app.command()(write)
     app.command()(export)
     app.command()(review)

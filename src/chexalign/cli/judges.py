@@ -14,6 +14,7 @@ from chexalign.progress import console, say
 
 
 def register(app: typer.Typer) -> None:
+    """Adds `judge`, `judges` and `scorecard` to the program; called once, by the front door."""
     for command in (judge, judges, scorecard):
         app.command()(command)
 
@@ -106,6 +107,7 @@ def scorecard(
 
 
 def print_table(table: object) -> None:
+    """A rich table on standard output: as wide as the terminal, 160 columns in a file or pipe, so that nothing is cut."""
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -29,6 +29,7 @@ class Breaker:
             return None
 
     def good(self) -> None:
+        """An answer came: the breaker closes and its count of failures begins again."""
         with self._lock:
             self.failures, self._opened, self.ever_good = 0, None, True
 

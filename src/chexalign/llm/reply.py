@@ -15,10 +15,12 @@ Prompt = Messages | str  # a chat, or text to go on from, exactly as it is
 
 
 def user(text: str) -> Messages:
+    """A conversation of one turn; our prompts have no system turn."""
     return (("user", text),)
 
 
 def as_dicts(messages: Messages) -> list[dict[str, str]]:
+    """The form of the OpenAI chat API, for a request's body."""
     return [{"role": role, "content": text} for role, text in messages]
 
 
@@ -64,11 +66,13 @@ class Usage:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, **counts: float) -> None:
+        """Adds to the counters of these names; safe from several threads."""
         with self._lock:
             for name, count in counts.items():
                 setattr(self, name, getattr(self, name) + count)
 
     def line(self) -> str:
+        """The bill in one line: requests, prompt + completion tokens, and seconds."""
         return (
             f"{self.requests} requests ({self.retries} retries, {self.failed} prompts without an answer,"
             f" {self.remembered} remembered), {self.prompt_tokens} + {self.completion_tokens} tokens, {self.seconds:.1f} s"

@@ -44,6 +44,7 @@ Engine = Annotated[InProcess | EndpointEngine | VllmEngine, Field(discriminator=
 
 
 def refuse_endpoint(engine: Engine, why: str) -> Engine:
+    """For a place whose weights change. Raises ValueError, which the recipe's reader shows with the section's name."""
     if isinstance(engine, EndpointEngine):
         raise ValueError(f"an endpoint cannot serve here: {why}; use type vllm, or leave engine out")
     return engine

@@ -40,6 +40,7 @@ def find_recipe(name_or_path: str) -> Path:
 
 
 def nearest(word: str, options: list[str]) -> str:
+    """The end of an error's line: the likeliest spelling, or else all that are known."""
     close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(options)) or 'none'}"
 

@@ -14,6 +14,8 @@ from chexalign.recipe.base import Rate, Section
 
 
 class Pairs(Section):
+    """Which two of a study's samples become a preference: best and worst by one judge, after CheXalign."""
+
     judge: str = "finding_f1"  # one of score.judges
     rule: Literal["best_worst", "reference_loser", "reference_worst"] = "best_worst"  # what is chosen and rejected
     min_margin: Annotated[float, Field(ge=0)] = (

@@ -35,10 +35,14 @@ JudgeOptions = dict[str, dict[str, Any]]
 
 
 class Score(Section):
+    """Judges by which all sampled completions are scored; `pairs.judge` is one of them."""
+
     judges: tuple[str, ...] = ("finding_f1", "chexpert_rule_f1", "rouge_l", "bleu4")
 
 
 class Evaluate(Section):
+    """The test: baseline and aligned policy on the same studies, with controls and paired bootstrap intervals."""
+
     judges: tuple[str, ...] = ("chexpert_rule_f1", "finding_f1", "rouge_l", "bleu4", "lc_finding_f1")
     headline: Annotated[tuple[str, ...], Field(min_length=1)] = ("chexpert_rule_f1", "finding_f1")
     limit: Count | None = None  # how many test studies; all when absent
@@ -57,10 +61,14 @@ class Evaluate(Section):
 
 
 class ReportSection(Section):
+    """The page: how many studies it shows with both policies' texts."""
+
     examples: Annotated[int, Field(ge=0)] = 12
 
 
 class Recipe(Section):
+    """A whole run. Every key is typed and an unknown one is an error; what is absent has the vetted value."""
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     task: Literal["findings", "impression"] = "findings"  # what is written; an impression is written from the findings
     seed: Seed = 0
@@ -80,6 +88,7 @@ class Recipe(Section):
 
     @property
     def training_seed(self) -> int:
+        """`train.seed`, or the recipe's: with the first, runs differ in training while data and samples stay."""
         return self.seed if self.train.seed is None else self.train.seed
 
     @field_validator("run_dir")

@@ -114,6 +114,7 @@ def read_rows(path: Path) -> list[dict[str, Any]] | None:
 
 
 def read_json(path: Path, kind: type) -> Any:
+    """None for no file. Raises WorkError for what is not JSON, holds NaN or infinity, or is no `kind` (dict or list)."""
     if not path.is_file():
         return None
     try:

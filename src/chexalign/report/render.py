@@ -35,4 +35,5 @@ def fill_text(source: str, **values: Any) -> str:
 
 
 def style_sheet() -> str:
+    """The text of style.css, put inside every page so that a page is one file."""
     return (TEMPLATES / "style.css").read_text(encoding="utf-8")

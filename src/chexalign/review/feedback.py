@@ -28,6 +28,8 @@ JUDGE = "radiologist"  # what pairs.jsonl calls the judge of such a pair
 
 @dataclass(frozen=True)
 class Preference:
+    """Two texts about one study, whole as they were shown or, where a person mended one, as it was left."""
+
     study_id: str
     chosen: str
     rejected: str
@@ -35,6 +37,8 @@ class Preference:
 
 @dataclass
 class Feedback:
+    """What a file of a person's answers came to: bad rows are counted and named, the good ones are used."""
+
     preferences: list[Preference] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)  # rows, tied, replaced, skipped
 

@@ -22,6 +22,8 @@ LONGEST = 1 << 18  # bytes of an answer
 
 
 class Handler(BaseHTTPRequestHandler):
+    """Serves one session to who knows its token; every other path is 404. Texts never reach the log."""
+
     timeout = 30
 
     def __init__(self, session: Session, *rest: Any):
@@ -29,6 +31,7 @@ class Handler(BaseHTTPRequestHandler):
         super().__init__(*rest)
 
     def do_GET(self) -> None:
+        """The page of item `i` (the next open one without it), or image `k` of item `i`."""
         where, query = self._where()
         number = query.get("i", "")
         i = int(number) if number.isdecimal() and int(number) < len(self.session.items) else None
@@ -42,6 +45,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send(404, b"not found")
 
     def do_POST(self) -> None:
+        """One answer. 413 for a body over LONGEST bytes, 400 with the reason for a bad form."""
         where, _ = self._where()
         length = self.headers.get("Content-Length", "")
         if where != "" or not length.isdecimal() or int(length) > LONGEST:
@@ -110,4 +114,5 @@ def open_server(session: Session, port: int = 0) -> ThreadingHTTPServer:
 
 
 def address(session: Session, server: ThreadingHTTPServer) -> str:
+    """The link with the token: whoever has it can read the session's texts."""
     return f"http://127.0.0.1:{server.server_address[1]}/{session.token}/"

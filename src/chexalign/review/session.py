@@ -51,6 +51,7 @@ class Session:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def row(self, item: Item) -> dict[str, Any] | None:
+        """This reviewer's answer about an item, None where it is still open. Other reviewers' answers are not seen."""
         return self.rows.get(review_key(item.study.study_id, self.reviewer, item.texts))
 
     def next(self, after: int = -1) -> int | None:

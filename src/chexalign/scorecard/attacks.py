@@ -54,6 +54,7 @@ Edit = Callable[[str], str | None]
 
 
 def swap(kind: str) -> Edit:
+    """An edit by the word table SWAPS[kind]; it gives None for a text in which no word changes."""
     words = SWAPS[kind]
     pattern = re.compile(rf"\b({'|'.join(words)})\b", re.IGNORECASE)
 
@@ -65,6 +66,7 @@ def swap(kind: str) -> Edit:
 
 
 def sentences(text: str) -> list[str]:
+    """Split after a full stop or semicolon and white space; the marks stay."""
     return [s for s in re.split(r"(?<=[.;])\s+", text.strip()) if s]
 
 
@@ -95,12 +97,14 @@ def invent(text: str) -> str | None:
 
 
 def shuffled(text: str) -> str:
+    """The same words in an order that depends on their number alone (seed 0): meaning is lost, counts are kept."""
     words = text.split()
     random.Random(0).shuffle(words)
     return " ".join(words)
 
 
 def reordered(text: str) -> str | None:
+    """Sentences from last to first: a good judge changes little. None for one sentence."""
     parts = sentences(text)
     return " ".join(reversed(parts)) if len(parts) > 1 else None
 

@@ -17,6 +17,7 @@ Card = dict[str, Any]
 
 
 def rating_of(row: Card) -> float | None:
+    """Mean agreement with people's ratings; None where the card was made without them."""
     return row.get("agreement", {}).get("rating", {}).get("mean")
 
 

@@ -36,6 +36,7 @@ def reason(run: Run) -> str | None:
 
 
 def trained(run: Run) -> bool:
+    """False for an arm whose failure was written down; such an arm has no cells."""
     return reason(run) is None
 
 

@@ -16,6 +16,7 @@ from chexalign.stages.score import judge_to
 
 
 def validation_studies(run: Run) -> list[Study]:
+    """The first `sweep.limit`. Raises WorkError where there is no validation split."""
     studies = run.studies("val")
     if not studies:
         raise WorkError("a sweep picks on validation studies and there are none; raise studies.val_share")

@@ -22,6 +22,8 @@ class Change:
 
 @dataclass(frozen=True)
 class Row:
+    """One metric over all policies, and what each stage changed in it."""
+
     name: str
     values: tuple[Value, ...]
     changes: tuple[Change, ...]
@@ -29,6 +31,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
+    """One decoding: a column per policy in order of training, then a column per step between neighbours."""
+
     title: str
     policies: tuple[str, ...]
     steps: tuple[str, ...]

@@ -25,6 +25,7 @@ MACRO = tuple(
 
 
 def algorithm_name(entry: Entry) -> str:
+    """As papers write it ("LC-DPO"); an algorithm without an entry in LOOKS keeps the recipe's word."""
     return LOOKS.get(str(entry.get("algorithm")), (str(entry.get("algorithm")), "", "", None))[0]
 
 
@@ -37,6 +38,7 @@ def settings_of(entry: Entry) -> str:
 
 
 def in_words(setting: Any) -> str:
+    """A setting's value as a reader sees it: "key value" pairs for a section, numbers in their shortest form."""
     if isinstance(setting, dict):
         return " ".join(f"{k} {in_words(v)}" for k, v in setting.items())
     return f"{setting:g}" if isinstance(setting, float) else str(setting)
@@ -98,6 +100,7 @@ def _columns(found: dict[str, Any], measured: dict[str, Any]) -> list[str]:
 
 
 def column_name(metric: str) -> str:
+    """A metric's name for the head of a narrow column: "CheXpert-rule macro" becomes "Macro"."""
     return metric_name(metric).replace("CheXpert-rule macro", "Macro") if metric in MACRO else metric_name(metric)
 
 
