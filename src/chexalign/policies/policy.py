@@ -137,6 +137,7 @@ class Policy:
 
     @reuse_features.setter
     def reuse_features(self, reuse: bool) -> None:
+        """Off while the tower learns: stored features would be those of older weights."""
         self.encoder.reuse_features = reuse
 
     def encode(self, prompts: Sequence[Prompt]) -> Prefix:

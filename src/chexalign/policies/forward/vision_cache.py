@@ -78,6 +78,7 @@ class FeatureStore:
         return digest.hexdigest()
 
     def path(self, name: str, part: int) -> Path:
+        """The file of one part (projector input, then deepstack levels) in the stored type, which stands in its name."""
         return self.folder / f"{name}.{part}.{str(self.dtype).removeprefix('torch.')}.npy"
 
     def rounded(self, features: list[Tensor]) -> list[Tensor]:
