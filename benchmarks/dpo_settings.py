@@ -21,7 +21,7 @@ from chexalign.records import Pair, Study
 from chexalign.run.folder import Run
 from chexalign.run.policies import open_policy, prompts_for
 from chexalign.stages.train import training_examples
-from chexalign.train.loop import LoopSettings, Trainer, steps_for
+from chexalign.train.loop import LoopFiles, LoopSettings, Trainer, steps_for
 from chexalign.train.preference.scoring_task import ScoringTask
 
 SETTINGS = [
@@ -75,7 +75,7 @@ def main() -> None:
                 seed=0,
                 save_every=1 << 30,
             )
-            Trainer(task, examples, settings, Path(work), Path(work) / "log.jsonl", "training").run()
+            Trainer(task, examples, settings, LoopFiles(Path(work), Path(work) / "log.jsonl"), "training").run()
         seconds = round(time.perf_counter() - start, 1)
         rows.append({"settings": ", ".join(overrides), "seconds": seconds, **score(run, policy, studies)})
         print(json.dumps(rows[-1]), flush=True)

@@ -23,7 +23,7 @@ from chexalign.data.phantom import phantom
 from chexalign.judges import load
 from chexalign.recipe.warmup import ExpertPhase
 from chexalign.records import Study
-from chexalign.train.warmup.expert import train_expert
+from chexalign.train.warmup.expert import ExpertSettings, train_expert
 from chexalign.train.warmup.expert_measure import measure_expert
 
 IMAGES, REPORTS = 60, 80  # held-out images, and other held-out reports to order for each
@@ -64,7 +64,13 @@ def main() -> None:
         studies = list(phantom(0, given.n, given.size, root, split_of))
         start = time.monotonic()
         train = [s for s in studies if s.split == "train"]
-        train_expert(train, root, work / "expert", work, ExpertPhase(steps=given.steps), (given.size, 16), given.seed)
+        train_expert(
+            train,
+            root,
+            work / "expert",
+            work,
+            ExpertSettings(ExpertPhase(steps=given.steps), given.size, 16, seed=given.seed),
+        )
         seconds = round(time.monotonic() - start, 1)
         measured = measure_expert(work / "expert", [s for s in studies if s.split != "train"], root, given.seed)
         measured |= agreement(work / "expert", root, [s for s in studies if s.split == "test"])

@@ -20,7 +20,7 @@ from chexalign.records import Study
 from chexalign.run.folder import Run
 from chexalign.run.policies import prompts_for
 from chexalign.stages.warmup import CENTRE_IMAGES
-from chexalign.train.loop import LoopSettings, Trainer
+from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
 from chexalign.train.warmup.tower import TowerTask, centre_start, tower_examples, validate_tower
 
 STEPS, SEEDS = 150, (0, 1)
@@ -38,7 +38,7 @@ def one(run: Run, studies: dict[str, list[Study]], centred: bool, seed: int) -> 
         if centred:
             centre_start(policy.part("tower"), torch.stack([e.pixels for e in train[:CENTRE_IMAGES]]).float())
         settings = LoopSettings(steps=STEPS, lr=2e-3, batch_size=64, micro_batch_size=64, seed=seed, save_every=1 << 30)
-        Trainer(task, train, settings, Path(folder) / "work", Path(folder) / "log.jsonl", "tower").run()
+        Trainer(task, train, settings, LoopFiles(Path(folder) / "work", Path(folder) / "log.jsonl"), "tower").run()
         with torch.no_grad():
             return validate_tower(task, val)
 

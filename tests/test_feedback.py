@@ -20,7 +20,7 @@ from chexalign.run.folder import Run
 from chexalign.run.policies import open_for_training
 from chexalign.stages.pairs import gap_weights, make_pairs
 from chexalign.stages.train import align, training_examples
-from chexalign.train.loop import LoopSettings, Trainer
+from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
 from chexalign.train.preference.references import with_references
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 from tests.driver import OVERRIDES
@@ -236,7 +236,7 @@ def test_weights_reach_training_and_change_it(ready, tmp_path):
         items = training_examples(settings(ready.dir, "train.algorithm=dpo"), policy, rows, task)
         first = LoopSettings(1, 1e-9, len(items), 8, 0, "constant", 0.0)
         folder = tmp_path / str(len(losses))
-        Trainer(task, items, first, folder, folder / "log.jsonl", "test").run()
+        Trainer(task, items, first, LoopFiles(folder, folder / "log.jsonl"), "test").run()
         losses.append(json.loads((folder / "log.jsonl").read_text())["loss"])
     share = sum(p.weight for p in weighty) / len(weighty)
     assert losses == pytest.approx([math.log(2), share * math.log(2)], rel=1e-4)

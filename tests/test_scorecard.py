@@ -18,7 +18,7 @@ from chexalign.scorecard import attacks as probes
 from chexalign.scorecard.agreement import Rated, draws, preference, raters, spearman
 from chexalign.scorecard.inputs import read_options, read_ratings, read_reports
 from chexalign.scorecard.measure import cases, corpus, measure
-from chexalign.scorecard.run import run_scorecard
+from chexalign.scorecard.run import ScorecardSettings, run_scorecard
 from chexalign.scorecard.summary import markdown
 
 REPORTS = [
@@ -247,7 +247,7 @@ def test_the_command_writes_page_table_and_numbers(folder, tmp_path):
 
 
 def test_without_ratings_the_page_says_so_and_text_is_escaped(tmp_path):
-    card = run_scorecard(["finding_f1"], None, "phantom", 20, tmp_path, {}, lambda line: None)
+    card = run_scorecard(ScorecardSettings(["finding_f1"], None, "phantom", 20, tmp_path, {}), lambda line: None)
     card["unavailable"].append({"judge": "<b>x</b>", "why": "<script>alert(1)</script>"})
     page = render(card)
     assert "Not measured: no rated reports" in page and "<script" not in page and "&lt;b&gt;x" in page
@@ -258,7 +258,7 @@ def test_every_judge_of_the_table_is_measured_or_listed(tmp_path, monkeypatch):
     import chexalign.scorecard.run as module
 
     monkeypatch.setattr(module, "measure", lambda judge, *rest: {"name": judge.name, **EMPTY})
-    card = run_scorecard(None, None, "phantom", 20, tmp_path, {}, lambda line: None)
+    card = run_scorecard(ScorecardSettings(None, None, "phantom", 20, tmp_path, {}), lambda line: None)
     listed = {j["line"] for j in card["judges"]} | {u["judge"] for u in card["unavailable"]}
     assert set(JUDGES) <= listed
 
@@ -275,4 +275,4 @@ EMPTY = {
 
 def test_an_unknown_judge_is_refused_with_the_nearest_name(tmp_path):
     with pytest.raises(RecipeError, match="did you mean rouge_l"):
-        run_scorecard(["rougel"], None, "phantom", 20, tmp_path, {}, lambda line: None)
+        run_scorecard(ScorecardSettings(["rougel"], None, "phantom", 20, tmp_path, {}), lambda line: None)

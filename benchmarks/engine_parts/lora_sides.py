@@ -20,7 +20,7 @@ from chexalign.policies.presets import wording
 from chexalign.policies.trainable import _targets, make_trainable
 from chexalign.recipe.policy import Lora
 from chexalign.recipe.preference import Dpo
-from chexalign.train.loop import LoopSettings, Trainer
+from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 from engine_parts.our_side import InlineTask
 from engine_parts.setting import BETA, LR
@@ -130,7 +130,9 @@ class OurLora:
             )
             for r in data
         ]
-        self.trainer: Any = Trainer(self.task, self.items, settings, folder / "ours", folder / "ours.jsonl", "ours")
+        self.trainer: Any = Trainer(
+            self.task, self.items, settings, LoopFiles(folder / "ours", folder / "ours.jsonl"), "ours"
+        )
         self.reference_seconds = 0.0
         if not inline:
             start = time.perf_counter()

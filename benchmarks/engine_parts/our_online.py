@@ -15,7 +15,7 @@ from chexalign.judges.contract import Judgement
 from chexalign.policies import Policy, Prompt
 from chexalign.recipe.online import Grpo, Rollout, Watch
 from chexalign.records import Study
-from chexalign.train.loop import LoopSettings, Trainer
+from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
 from chexalign.train.online import task as online_task
 from chexalign.train.online.algorithms.base import advantages
 from chexalign.train.online.rollout import Group, PromptedStudy, group_advantages
@@ -85,7 +85,9 @@ class OurOnline:
             )
             for i, r in enumerate(data)
         ]
-        self.trainer: Any = Trainer(self.task, self.items, settings, folder / "ours", folder / "ours.jsonl", "ours")
+        self.trainer: Any = Trainer(
+            self.task, self.items, settings, LoopFiles(folder / "ours", folder / "ours.jsonl"), "ours"
+        )
         self.phases: dict[str, list[float]] = {"rollout": [], "round": []}
         self.rows: list[dict[str, float]] = []
         original = self.task._round

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from chexalign.policies.forward.logps import Scorer
 from chexalign.recipe.preference import Dpo
-from chexalign.train.loop import LoopSettings, Trainer
+from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 from engine_parts.setting import BATCH, BETA, LR, Case, examples, policy
 
@@ -68,7 +68,7 @@ class OurSteps:
                 )
                 for e, o in zip(self.items, others, strict=True)
             ]
-        self.trainer = Trainer(task, self.items, settings, folder / "ours", folder / "ours.jsonl", "ours")
+        self.trainer = Trainer(task, self.items, settings, LoopFiles(folder / "ours", folder / "ours.jsonl"), "ours")
         self.task = task
         self.vision_seconds = self.reference_seconds = self.mismatched_seconds = 0.0
         if not inline:

@@ -20,7 +20,7 @@ from chexalign.records import Pair
 from chexalign.run.folder import Run
 from chexalign.run.policies import open_policy
 from chexalign.stages.train import align
-from chexalign.train.loop import LoopSettings, Trainer
+from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 
 ALONE = ("tower", "projector")  # nothing but the adapter learns
@@ -42,7 +42,11 @@ def train(policy, items, folder, algorithm=None, **changes) -> list[dict]:
         **{"steps": 4, "lr": 1e-2, "batch_size": 4, "micro_batch_size": 4, "seed": 0, "schedule": "constant", **changes}
     )
     Trainer(
-        ScoringTask(policy, algorithm or Dpo(beta=0.5)), items, settings, folder / "work", folder / "log.jsonl", "t"
+        ScoringTask(policy, algorithm or Dpo(beta=0.5)),
+        items,
+        settings,
+        LoopFiles(folder / "work", folder / "log.jsonl"),
+        "t",
     ).run()
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 

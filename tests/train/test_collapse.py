@@ -6,7 +6,7 @@ from tests.train.test_online_training import SETTINGS, Vowels, asked, make_task,
 
 from chexalign.judges.contract import Judgement
 from chexalign.recipe.online import Rollout
-from chexalign.train.loop import LoopSettings, Trainer
+from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
 from chexalign.train.online.task import validator
 
 
@@ -22,7 +22,7 @@ def test_a_collapse_is_said_once_marked_in_the_log_and_not_kept(tiny_folder, ask
     task = make_task(policy, Vowels(), n=8, max_new_tokens=24)
     watched = validator(policy, Consonants(), asked, Rollout(n=2, max_new_tokens=24), "consonants")
     settings = {**SETTINGS, "steps": 60, "lr": 2e-2, "eval_every": 10, "eval_first": True, "patience": 99}
-    Trainer(task, asked, LoopSettings(**settings), tmp_path, tmp_path / "log.jsonl", "test", watched).run()
+    Trainer(task, asked, LoopSettings(**settings), LoopFiles(tmp_path, tmp_path / "log.jsonl"), "test", watched).run()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["reward"] > rows[0]["reward"] + 0.3  # the reward is pleased
     assert [k for k in rows[0] if k.startswith("warn_")] == ["warn_truncated"]  # a random policy seldom stops by itself

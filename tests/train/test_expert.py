@@ -19,6 +19,7 @@ from chexalign.run.folder import Run, open_run
 from chexalign.stages.warmup import _expert
 from chexalign.train.warmup.expert import (
     ExpertExample,
+    ExpertSettings,
     ExpertTask,
     contrastive,
     expert_examples,
@@ -125,7 +126,9 @@ def trained(studies, tmp_path_factory):
     root, rows = studies
     folder = tmp_path_factory.mktemp("expert")
     train = [s for s in rows if s.split == "train"]
-    train_expert(train, root, folder / "expert", folder, ExpertPhase(steps=12, batch_size=12), (32, 16), seed=0)
+    train_expert(
+        train, root, folder / "expert", folder, ExpertSettings(ExpertPhase(steps=12, batch_size=12), 32, 16, seed=0)
+    )
     return folder
 
 
@@ -149,7 +152,11 @@ def test_the_same_seed_gives_the_same_expert(trained, studies, tmp_path):
     root, rows = studies
     train = [s for s in rows if s.split == "train"]
     train_expert(
-        train, root, tmp_path / "expert", tmp_path / "work", ExpertPhase(steps=12, batch_size=12), (32, 16), seed=0
+        train,
+        root,
+        tmp_path / "expert",
+        tmp_path / "work",
+        ExpertSettings(ExpertPhase(steps=12, batch_size=12), 32, 16, seed=0),
     )
     assert (tmp_path / "expert/model.safetensors").read_bytes() == (trained / "expert/model.safetensors").read_bytes()
 
@@ -187,7 +194,9 @@ def test_the_warm_up_trains_it_on_the_training_split_alone(studies, tmp_path, mo
 def test_without_images_there_is_no_expert(tmp_path):
     blind = [Study(study_id=str(i), patient_id=str(i), split="train", findings="No effusion.") for i in range(3)]
     with pytest.raises(RecipeError, match=r"no images with reports to learn from; set warmup\.expert\.steps=0"):
-        train_expert(blind, tmp_path, tmp_path / "expert", tmp_path, ExpertPhase(steps=1), (32, 16), seed=0)
+        train_expert(
+            blind, tmp_path, tmp_path / "expert", tmp_path, ExpertSettings(ExpertPhase(steps=1), 32, 16, seed=0)
+        )
 
 
 def test_a_run_tells_the_judge_where_its_images_and_its_expert_are(tmp_path):

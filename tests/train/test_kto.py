@@ -14,7 +14,7 @@ from chexalign.recipe.preference import Kto
 from chexalign.records import Pair, Study
 from chexalign.run.policies import open_for_training
 from chexalign.stages.train import training_examples
-from chexalign.train.loop import LoopSettings, Trainer
+from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
 from chexalign.train.preference.references import with_references
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 
@@ -33,7 +33,7 @@ def examples(policy, prompts, path) -> list[Example]:
 
 def train(policy, items, folder, steps: int) -> list[dict]:
     settings = LoopSettings(steps, 1e-2, len(items), len(items), 0, "constant", 0.0, max_grad_norm=1e9)
-    Trainer(ScoringTask(policy, KTO), items, settings, folder / "work", folder / "log.jsonl", "test").run()
+    Trainer(ScoringTask(policy, KTO), items, settings, LoopFiles(folder / "work", folder / "log.jsonl"), "test").run()
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 

@@ -9,7 +9,7 @@ from chexalign.errors import RecipeError, WorkError
 from chexalign.recipe.preference import Dpo, Sft
 from chexalign.train.batches import micro_batches, shard
 from chexalign.train.checkpoint import load_weights
-from chexalign.train.loop import LoopSettings, Trainer, batches, epoch_order, steps_for
+from chexalign.train.loop import LoopFiles, LoopSettings, Trainer, batches, epoch_order, steps_for
 from chexalign.train.optimiser import make_optimiser
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 
@@ -29,7 +29,7 @@ def train(policy, items, tmp_path, algorithm, **changes):
     settings = LoopSettings(**{**SETTINGS, "micro_batch_size": 4, **changes})
     task = ScoringTask(policy, algorithm)
     task.count_prefix = settings.micro_batch_tokens is not None
-    Trainer(task, items, settings, tmp_path / "work", tmp_path / "log.jsonl", "test").run()
+    Trainer(task, items, settings, LoopFiles(tmp_path / "work", tmp_path / "log.jsonl"), "test").run()
     return [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
 
 
@@ -135,7 +135,12 @@ def test_early_stopping_keeps_the_best_weights(policy, prompts, tmp_path):
     items = [Example(p, (policy.completion_ids("No pneumothorax."),)) for p in prompts]
     settings = LoopSettings(**{**SETTINGS, "steps": 50, "micro_batch_size": 4, "eval_every": 1, "patience": 2})
     trainer = Trainer(
-        ScoringTask(policy, Sft()), items, settings, tmp_path / "work", tmp_path / "log.jsonl", "test", validate
+        ScoringTask(policy, Sft()),
+        items,
+        settings,
+        LoopFiles(tmp_path / "work", tmp_path / "log.jsonl"),
+        "test",
+        validate,
     )
     state = trainer.run()
     assert state["stopped"] and state["best_step"] == 2 and len(snapshots) == 4
@@ -158,7 +163,12 @@ def test_the_last_weights_are_kept_where_they_are_asked_for(policy, prompts, tmp
     task, work = ScoringTask(policy, Sft()), tmp_path / "work"
     before = policy.model.lm_head.weight.detach().clone()
     state = Trainer(
-        task, items, LoopSettings(**given), work, tmp_path / "log.jsonl", "test", lambda: {"val_loss": next(losses)}
+        task,
+        items,
+        LoopSettings(**given),
+        LoopFiles(work, tmp_path / "log.jsonl"),
+        "test",
+        lambda: {"val_loss": next(losses)},
     ).run()
     after = policy.model.lm_head.weight.detach().clone()
     assert state["best_step"] == 2 and state["best"] == 1.0 and not torch.equal(after, before)
@@ -267,7 +277,9 @@ def test_early_stopping_sees_and_keeps_averaged_weights(policy, prompts, tmp_pat
     items = [Example(p, (policy.completion_ids("No pneumothorax."),)) for p in prompts]
     settings = LoopSettings(**{**SETTINGS, "micro_batch_size": 4, "eval_every": 1, "patience": 5, "ema": 0.99})
     start = policy.model.lm_head.weight.detach().clone()
-    Trainer(ScoringTask(policy, Sft()), items, settings, tmp_path / "w", tmp_path / "l.jsonl", "test", validate).run()
+    Trainer(
+        ScoringTask(policy, Sft()), items, settings, LoopFiles(tmp_path / "w", tmp_path / "l.jsonl"), "test", validate
+    ).run()
     assert torch.equal(policy.model.lm_head.weight, seen[1])
     assert 0 < float((seen[1] - start).abs().max()) < 3e-5  # two steps of 1e-3, seen through an average of 100
 
@@ -281,7 +293,9 @@ def test_the_last_weights_of_a_run_with_an_average_are_the_average(prompts, tiny
         items = [Example(p, (policy.completion_ids("No pneumothorax."),)) for p in prompts]
         settings = LoopSettings(**{**SETTINGS, "micro_batch_size": 4, "eval_every": 9, "patience": 5, **given})
         log = tmp_path / f"{name}.jsonl"
-        Trainer(ScoringTask(policy, Sft()), items, settings, tmp_path / name, log, "t", lambda: {"val_loss": 0.0}).run()
+        Trainer(
+            ScoringTask(policy, Sft()), items, settings, LoopFiles(tmp_path / name, log), "t", lambda: {"val_loss": 0.0}
+        ).run()
         return policy.model.lm_head.weight.detach().clone()
 
     start = Policy.load(tiny_folder).model.lm_head.weight.detach()

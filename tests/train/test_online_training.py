@@ -21,7 +21,7 @@ from chexalign.records import Study
 from chexalign.run.folder import Run
 from chexalign.stages.runner import run_stages
 from chexalign.stages.train import align
-from chexalign.train.loop import LoopSettings, Trainer
+from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
 from chexalign.train.online import task as online_task
 from chexalign.train.online.rollout import PromptedStudy, roll_out
 from chexalign.train.online.stats import out_of_bounds, part_scores, repetition, reward_stats
@@ -167,7 +167,7 @@ def run_trainer(folder, policy_folder, asked, **changes):
     algorithm, judge = changes.pop("algorithm", Grpo(kl=0.05)), changes.pop("judge", Vowels())
     task = make_task(policy, judge, algorithm, policy_folder, inner_steps=inner, n=changes.pop("n", 4))
     settings = LoopSettings(**{**SETTINGS, "steps": 4, "repeat": inner, **changes})
-    Trainer(task, asked, settings, folder / "work", folder / "log.jsonl", "test").run()
+    Trainer(task, asked, settings, LoopFiles(folder / "work", folder / "log.jsonl"), "test").run()
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return rows, policy
 

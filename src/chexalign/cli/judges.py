@@ -95,12 +95,12 @@ def scorecard(
     """
     from chexalign.report.scorecard.page import write_scorecard_page
     from chexalign.scorecard.inputs import read_options
-    from chexalign.scorecard.run import run_scorecard
+    from chexalign.scorecard.run import ScorecardSettings, run_scorecard
 
     lines = [
         line.strip() for line in re.split(r",(?![^()]*\))", judges) if line.strip()
     ] or None  # not inside min(a, b)
-    card = run_scorecard(lines, data, reports, n, out, read_options(options), say)
+    card = run_scorecard(ScorecardSettings(lines, data, reports, n, out, read_options(options)), say)
     console.print(f"page: {write_scorecard_page(card, out).resolve()}", markup=False, soft_wrap=True)
     for line in card["answer"]:
         say(line)

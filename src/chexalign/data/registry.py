@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from chexalign.data.drops import Drops
 from chexalign.data.views import chosen
@@ -27,6 +28,7 @@ class SourceEntry:
     is_drawn: bool = False  # True: a program draws any number of studies, and their images into the run folder
     writes_images: bool = False  # True: its images are written to the run folder in 8 bits, under the studies' ids
     shows_paths: bool = True  # False: a user's own files, whose names may be patients': no message names them
+    some_reports: str | None = None  # module:function, n → reports that need no folder, for `scorecard --reports`
     reads: tuple[str, ...] = ()  # settings that this source reads and not every one does
 
 
@@ -37,11 +39,13 @@ SOURCES = {
         "chexalign.data.sources.phantom:phantom",
         "drawn radiographs with known findings and grammar-written reports",
         is_drawn=True,
+        some_reports="chexalign.data.sources.phantom:some_reports",
     ),
     "openi": SourceEntry(
         "chexalign.data.sources.openi:openi",
         "3,955 real reports in the torchxrayvision wheel, or OpenI's folder of XML files",
         has_images=False,
+        some_reports="chexalign.data.sources.openi:some_reports",
     ),
     "iu_xray": SourceEntry(
         "chexalign.data.sources.iu_xray:iu_xray",
@@ -149,8 +153,7 @@ def load_source(name: str | None) -> Source:
 
     Raises RecipeError naming the nearest source.
     """
-    module, _, function = source_entry(name).where.partition(":")
-    read: Source = getattr(importlib.import_module(module), function)
+    read: Source = _function(source_entry(name).where)
 
     def read_wanted(settings: Studies, seed: int, folder: Path, drops: Drops) -> Iterator[Study]:
         for study in read(settings, seed, folder, drops):
@@ -158,6 +161,22 @@ def load_source(name: str | None) -> Source:
             yield study if images == study.images else replace(study, images=images)
 
     return read_wanted
+
+
+def some_reports(name: str, n: int) -> list[str] | None:
+    """The reports that source `name` has without a folder, n or more if there are; None where it has none, or is not known."""
+    entry = SOURCES.get(name)
+    return list(_function(entry.some_reports)(n)) if entry and entry.some_reports else None
+
+
+def with_some_reports() -> list[str]:
+    """The names of the sources that have reports without a folder, sorted."""
+    return sorted(name for name, entry in SOURCES.items() if entry.some_reports)
+
+
+def _function(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def check_sources(settings: Studies) -> None:

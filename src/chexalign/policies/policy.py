@@ -196,19 +196,16 @@ class Policy:
         Temperature 0 takes the most likely token. Log-probs are in nats at temperature 1, whatever was sampled at.
         """
         seeds = [sampling.stream_seed(seed, i) for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
-        asked: dict[str, Any] = {
-            "n": n,
-            "temperature": temperature,
-            "top_p": top_p,
-            "max_new_tokens": max_new_tokens,
-            "seeds": seeds,
-        }
         if self.engine is not None:
-            return self.engine.generate(prompts, **asked)
-        stops, allowed = self.stop_ids, len(self.tokenizer)
+            return self.engine.generate(
+                prompts, n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seeds=seeds
+            )
+        settings = sampling.SamplingSettings(
+            n, temperature, top_p, max_new_tokens, self.stop_ids, allowed=len(self.tokenizer)
+        )
         prefix = self.encode(prompts)  # the tower's features have a type of their own
         with self.scorer.computing():
-            return sampling.sample(self.model, prefix, stop_ids=stops, allowed=allowed, **asked)
+            return sampling.sample(self.model, prefix, seeds, settings)
 
     # ---- how it learns
 

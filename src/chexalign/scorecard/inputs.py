@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from chexalign.data.registry import some_reports, with_some_reports
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_json, read_lines
 from chexalign.scorecard.agreement import Rated
@@ -37,11 +38,11 @@ def read_ratings(folder: Path) -> tuple[list[Rated], list[dict[str, Any]], list[
     problems: list[str] = []
     for path in sorted(folder.glob("*.jsonl")):
         for number, row in read_lines(path):
-            made = row if isinstance(row, str) else _rated(row, f"{path.stem}:{number}")
-            if isinstance(made, Rated):
-                rated.append(made)
+            rating = row if isinstance(row, str) else _rated(row, f"{path.stem}:{number}")
+            if isinstance(rating, Rated):
+                rated.append(rating)
             else:
-                problems.append(f"{path.name}, line {number}: {made}; the line is left out")
+                problems.append(f"{path.name}, line {number}: {rating}; the line is left out")
     return rated, list(_tests(folder)), problems
 
 
@@ -74,19 +75,12 @@ def _tests(folder: Path) -> Iterator[dict[str, Any]]:
 
 def read_reports(where: str, n: int) -> list[str]:
     """n distinct reports, drawn with seed 0 where there are more. Raises WorkError with the remedy where there are none."""
-    if where == "openi":
-        from chexalign.data.openi import read_openi
-
-        texts = [s.findings for s in read_openi(None, lambda patient: "test")]
-    elif where == "phantom":
-        from chexalign.data.phantom import make_study
-
-        texts = [make_study(0, i, 32)[0].findings for i in range(2 * n)]
-    else:
+    texts = some_reports(where, n)
+    if texts is None:
         path = Path(where)
         if not path.is_file():
             raise WorkError(
-                f"--reports {where}: give openi, phantom or a JSON-lines file with findings, report or text"
+                f"--reports {where}: give {', '.join(with_some_reports())} or a JSON-lines file with findings, report or text"
             )
         rows = [row for _, row in read_lines(path) if isinstance(row, dict)]
         texts = [str(row.get("findings") or row.get("report") or row.get("text") or "") for row in rows]

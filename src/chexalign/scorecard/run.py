@@ -8,6 +8,7 @@ listed with the reason, never left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,22 +25,25 @@ from chexalign.scorecard.summary import Card, answer, markdown, rating_of
 LINES = ("lc_finding_f1_weighted", "lc_rouge_l")  # measured beside the plain judges when none are named
 
 
-def run_scorecard(
-    lines: Sequence[str] | None,
-    data: Path | None,
-    reports: str,
-    n_reports: int,
-    out: Path,
-    options: Options,
-    tell: Callable[[str], None],
-) -> Card:
-    """Measure and write; `reports` is openi, phantom or a JSON-lines file with `findings`, `report` or `text`."""
+@dataclass(frozen=True)
+class ScorecardSettings:
+    lines: Sequence[str] | None  # the judges to measure; None: all that can run here
+    data: Path | None  # the folder with rated reports
+    reports: str  # openi, phantom or a JSON-lines file with `findings`, `report` or `text`
+    n_reports: int
+    out: Path  # the folder that is written
+    options: Options
+
+
+def run_scorecard(settings: ScorecardSettings, tell: Callable[[str], None]) -> Card:
+    """Measure and write; `tell` is called with the line of each judge before it is measured."""
+    lines, data, options = settings.lines, settings.data, settings.options
     rated, tests, problems = read_ratings(data) if data else ([], [], [])
-    texts = read_reports(reports, n_reports)
+    texts = read_reports(settings.reports, settings.n_reports)
     card: Card = {
         "chexalign": version("chexalign"),
         "data": str(data) if data else None,
-        "reports": reports,
+        "reports": settings.reports,
         "n_reports": len(texts),
         "n_rated": len(rated),
         "n_cases": len({r.case for r in rated}),
@@ -60,8 +64,8 @@ def run_scorecard(
             card["unavailable"].append({"judge": line, "why": str(error)})
     _rank(card, rated)
     card["answer"] = answer(card)
-    write_json(out / "scorecard.json", card)
-    with atomic_write(out / "scorecard.md") as file:
+    write_json(settings.out / "scorecard.json", card)
+    with atomic_write(settings.out / "scorecard.md") as file:
         file.write(markdown(card))
     return card
 

@@ -16,7 +16,7 @@ from chexalign.run.policies import open_for_training
 from chexalign.run.studies import image_root, patients_of
 from chexalign.stages.train_online import train_online
 from chexalign.train.batches import micro_batches
-from chexalign.train.loop import LoopSettings, Trainer, steps_for
+from chexalign.train.loop import LoopFiles, LoopSettings, Trainer, steps_for
 from chexalign.train.output import save_policy
 from chexalign.train.preference.mismatch import donors
 from chexalign.train.preference.references import check_references, with_references
@@ -44,8 +44,7 @@ def align(run: Run) -> StageResult:
         LoopSettings.of(
             settings, steps=steps_for(n, settings.batch_size, settings.epochs), seed=run.recipe.training_seed
         ),
-        run.path("train"),
-        run.path("train_log.jsonl"),
+        LoopFiles(run.path("train"), run.path("train_log.jsonl")),
         f"training ({settings.algorithm.type})",
     )
     state = trainer.run()

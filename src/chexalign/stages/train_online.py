@@ -25,7 +25,7 @@ from chexalign.run.policies import open_for_training, prompts_for
 from chexalign.run.task import reference as to_be_written
 from chexalign.train.batches import steps_for
 from chexalign.train.checkpoint import load_weights, trainable_parameters
-from chexalign.train.loop import LoopSettings, Trainer
+from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
 from chexalign.train.online.algorithms import algorithm_of
 from chexalign.train.online.algorithms.base import OnlineStage
 from chexalign.train.online.balance import balanced
@@ -150,8 +150,7 @@ def _run_stage(
             repeat=inner,
             first_step=done * inner,
         ),
-        folder,
-        run.path("train_log.jsonl"),
+        LoopFiles(folder, run.path("train_log.jsonl")),
         f"training ({train.algorithm.type}, {stage.reward})",
         validator(policy, watched, prompted[1], train.rollout, train.watch.judge, train.watch.temperature),
     )

@@ -36,10 +36,10 @@ from chexalign.run.proof import prove
 from chexalign.run.studies import image_root, warmup_studies
 from chexalign.run.task import reference
 from chexalign.train.batches import micro_batches
-from chexalign.train.loop import LoopSettings, Trainer
+from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
 from chexalign.train.output import main_first, save_policy, saving
 from chexalign.train.preference.scoring_task import Example, ScoringTask
-from chexalign.train.warmup.expert import train_expert
+from chexalign.train.warmup.expert import ExpertSettings, train_expert
 from chexalign.train.warmup.expert_measure import measure_expert
 from chexalign.train.warmup.tower import TowerTask, centre_start, tower_examples, validate_tower
 
@@ -90,8 +90,8 @@ def _expert(run: Run, studies: Sequence[Study]) -> dict[str, Any]:
     assert settings is not None
     if not (folder / "config.json").is_file():
         train = [s for s in studies if s.split == "train"]
-        shape = (tiny.image_size, tiny.patch_size)
-        train_expert(train, image_root(run), folder, run.path("warmup"), settings.expert, shape, run.recipe.seed)
+        expert = ExpertSettings(settings.expert, tiny.image_size, tiny.patch_size, run.recipe.seed)
+        train_expert(train, image_root(run), folder, run.path("warmup"), expert)
     return measure_expert(folder, [s for s in studies if s.split != "train"], image_root(run), run.recipe.seed)
 
 
@@ -160,8 +160,7 @@ def _tower_phase(
         task,
         examples,
         _settings(run, phase),
-        work / "tower",
-        work / "tower_log.jsonl",
+        LoopFiles(work / "tower", work / "tower_log.jsonl"),
         "warm-up: tower on labels",
         lambda: validate_tower(task, held_out),
     ).run()
@@ -196,7 +195,9 @@ def _text_phase(
         return {"val_loss": float(torch.cat(losses).mean())}
 
     label = f"warm-up: {name.replace('_', ' ')}s (SFT)"
-    return Trainer(task, train, _settings(run, phase), work / name, work / f"{name}_log.jsonl", label, validate).run()
+    return Trainer(
+        task, train, _settings(run, phase), LoopFiles(work / name, work / f"{name}_log.jsonl"), label, validate
+    ).run()
 
 
 def _finding_list_phase(

@@ -34,7 +34,7 @@ from chexalign.train.batches import batches, epoch_order, micro_batches, shard, 
 from chexalign.train.checkpoint import Checkpoint, cut_log, load_weights, trainable_parameters, write_weights
 from chexalign.train.optimiser import MovingAverage, make_optimiser
 
-__all__ = ["LoopSettings", "Task", "Trainer", "batches", "epoch_order", "steps_for"]
+__all__ = ["LoopFiles", "LoopSettings", "Task", "Trainer", "batches", "epoch_order", "steps_for"]
 
 Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)
@@ -103,24 +103,29 @@ class LoopSettings:
         return not inside and batches_done % math.ceil(self.save_every / self.repeat) == 0 and done < self.steps
 
 
+@dataclass(frozen=True)
+class LoopFiles:
+    folder: Path  # checkpoints and the best weights
+    log: Path  # one JSON line a step
+
+
 class Trainer(Generic[Item]):
-    """One training run: `Trainer(...).run()`. Checkpoints, log and best weights live in `folder`."""
+    """One training run: `Trainer(...).run()`. `label` names it beside its progress bar."""
 
     def __init__(
         self,
         task: Task[Item],
         items: Sequence[Item],
         settings: LoopSettings,
-        folder: Path,
-        log: Path,
+        files: LoopFiles,
         label: str,
         validate: Callable[[], dict[str, float]] | None = None,
     ):
         self.task = task
         self.items = items
         self.settings = settings
-        self.folder = folder
-        self.log = log
+        self.folder = files.folder
+        self.log = files.log
         self.label = label
         self.validate = validate if settings.eval_every else None
         set_seed(settings.seed)
@@ -147,7 +152,7 @@ class Trainer(Generic[Item]):
         parts = {"optimizer": self.optimizer, "schedule": self.schedule, **({"ema": self.ema} if self.ema else {})}
         if hasattr(task, "state_dict"):
             parts["task"] = task
-        self.checkpoint = Checkpoint(folder, self.accelerator, task.module, parts, self.sharded)
+        self.checkpoint = Checkpoint(files.folder, self.accelerator, task.module, parts, self.sharded)
         self.state: dict[str, Any] = {"step": 0, "best": None, "best_step": 0, "waited": 0, "stopped": False}
 
     def _prepare_shards(self) -> None:

@@ -15,3 +15,8 @@ from chexalign.records import Study
 def openi(settings: Studies, seed: int, folder: Path, drops: Drops) -> Iterator[Study]:
     """Real reports; without images, but where `root` is a folder that holds OpenI's PNG files too."""
     yield from read_openi(settings.root, by_patient(settings, seed))
+
+
+def some_reports(n: int) -> list[str]:
+    """The findings of every report of the wheel, empty ones too, however many are wanted."""
+    return [study.findings for study in read_openi(None, lambda patient: "test")]

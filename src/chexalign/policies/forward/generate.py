@@ -32,6 +32,18 @@ class Sampled:
     token_logps: tuple[float, ...] = ()  # what `logp` sums, one per token
 
 
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How completions are drawn. Ids from `allowed` on are never drawn: many embeddings outgrow their tokenizer."""
+
+    n: int  # completions per prompt
+    temperature: float  # 0 takes the most likely token
+    top_p: float
+    max_new_tokens: int
+    stop_ids: frozenset[int]
+    allowed: int | None = None
+
+
 def stream_seed(seed: int, *parts: object) -> int:
     """A 63-bit seed from the run's seed and what names the stream (a study id, a sample index)."""
     text = "\x1f".join(map(str, (seed, *parts)))
@@ -66,20 +78,14 @@ def pick(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float) -> 
 def sample(
     model: Any,
     prefix: Prefix,
-    *,
-    n: int,
-    temperature: float,
-    top_p: float,
-    max_new_tokens: int,
     seeds: Sequence[int],
-    stop_ids: frozenset[int],
-    allowed: int | None = None,
+    settings: SamplingSettings,
 ) -> list[list[Sampled]]:
     """n completions for each of the B prompts. Raises ValueError when the seeds do not match the prompts.
 
-    Ids from `allowed` on are never drawn: many embeddings have more rows than their tokenizer can decode. `logp` is the
-    model's own all the same, over the whole vocabulary.
+    `logp` is the model's own over the whole vocabulary, also where `settings.allowed` leaves ids out.
     """
+    n, max_new_tokens = settings.n, settings.max_new_tokens
     if len(seeds) != len(prefix.ids):
         raise ValueError(f"{len(seeds)} seeds for {len(prefix.ids)} prompts")
     core, head = inner_model(model)
@@ -91,13 +97,14 @@ def sample(
     logps = torch.zeros(total, max_new_tokens, dtype=torch.float64, device=device)
     lengths = torch.zeros(total, dtype=torch.long, device=device)
     stopped = torch.zeros(total, dtype=torch.bool, device=device)
-    stops = torch.tensor(sorted(stop_ids), device=device)
+    stops = torch.tensor(sorted(settings.stop_ids), device=device)
     rows, running = torch.arange(total, device=device), torch.ones(total, dtype=torch.bool, device=device)
     hidden = state.last
     with packed([] if isinstance(encoded, Plain) else [*decoder_layers(core), head], total):
         for step in range(max_new_tokens):
             logits = head(hidden).float()
-            token = pick(logits[:, :allowed], uniforms[rows.cpu(), step], temperature, top_p)
+            allowed = logits[:, : settings.allowed]
+            token = pick(allowed, uniforms[rows.cpu(), step], settings.temperature, settings.top_p)
             gain = logits.log_softmax(-1).gather(1, token[:, None])[:, 0].double()
             alive = rows[running]
             tokens[alive, step], lengths[alive] = token[running], step + 1

@@ -31,7 +31,7 @@ from chexalign.policies.checkpoints.tiny import build_tokenizer
 from chexalign.processes import barrier, is_main
 from chexalign.recipe.warmup import ExpertPhase
 from chexalign.records import Study
-from chexalign.train.loop import LoopSettings, Trainer
+from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
 from chexalign.train.output import saving
 from chexalign.train.warmup.tower import centre_start
 
@@ -164,30 +164,31 @@ def expert_examples(studies: Sequence[Study], root: Path, processor: Any, limit:
     return examples
 
 
-def train_expert(
-    studies: Sequence[Study],
-    root: Path,
-    folder: Path,
-    work: Path,
-    phase: ExpertPhase,
-    shape: tuple[int, int],
-    seed: int,
-) -> None:
+@dataclass(frozen=True)
+class ExpertSettings:
+    phase: ExpertPhase
+    image_size: int  # pixels, a side
+    patch_size: int
+    seed: int
+
+
+def train_expert(studies: Sequence[Study], root: Path, folder: Path, work: Path, settings: ExpertSettings) -> None:
     """Train on `studies` (the training split alone) and write an ordinary checkpoint to `folder` in one step.
 
-    `shape` is (image size, patch size); the log goes to `work`/expert_log.jsonl.
+    The log goes to `work`/expert_log.jsonl.
     """
+    phase, seed = settings.phase, settings.seed
     studies = [s for s in studies if s.images and s.findings.strip()]
     if len(studies) < 2:
         raise RecipeError("warmup.expert: there are no images with reports to learn from; set warmup.expert.steps=0")
-    model, processor = build_expert([s.findings for s in studies], *shape, seed)
+    model, processor = build_expert([s.findings for s in studies], settings.image_size, settings.patch_size, seed)
     examples = expert_examples(studies, root, processor, model.config.text_config.max_position_embeddings)
     centre_start(model.vision_model, torch.stack([e.pixels for e in examples[:512]]).float())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = ExpertModule(model, len(examples[0].labels))
     task = ExpertTask(module.to("cuda" if torch.cuda.is_available() else "cpu"))
-    settings = LoopSettings(
+    loop = LoopSettings(
         steps=phase.steps,
         lr=phase.lr,
         batch_size=phase.batch_size,
@@ -196,7 +197,7 @@ def train_expert(
         weight_decay=0.01,
     )
     steps = work / "expert_steps"
-    Trainer(task, examples, settings, steps, work / "expert_log.jsonl", "warm-up: expert").run()
+    Trainer(task, examples, loop, LoopFiles(steps, work / "expert_log.jsonl"), "warm-up: expert").run()
     barrier()
     if is_main():
         fresh = folder.with_name(f".{folder.name}.new")
