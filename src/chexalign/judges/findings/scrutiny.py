@@ -39,7 +39,7 @@ class Said(Protocol):
 
     @property
     def status(self) -> int:
-        """One of labels.context's: present, absent, uncertain."""
+        """PRESENT 1, ABSENT 0 or UNCERTAIN -1, of labels.context."""
 
     @property
     def start(self) -> int:
