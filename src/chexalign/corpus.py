@@ -37,7 +37,9 @@ LABELS = (
 FIVE = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 LABEL_SETS: dict[str, tuple[str, ...]] = {"14": LABELS, "13": LABELS[:-1], "5": FIVE}
 ORDER = 4  # of corpus BLEU
-RULES, CHEXBERT, BLEU = "chexpert_rule", "chexbert", "corpus_bleu"
+RULES = "chexpert_rule"
+CHEXBERT = "chexbert"
+BLEU = "corpus_bleu"
 FAMILIES = (RULES, CHEXBERT, BLEU)
 PARTS = {"precision": stats.precision, "recall": stats.recall, "f1": stats.micro_f1}
 

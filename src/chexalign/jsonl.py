@@ -103,7 +103,9 @@ class Ledger(Generic[R]):
     """
 
     def __init__(self, path: Path, cls: type[R]):
-        self.path, self.part, self.cls = path, path.with_name(path.name + ".part"), cls
+        self.path = path
+        self.part = path.with_name(path.name + ".part")
+        self.cls = cls
         self.rows: dict[tuple[Any, ...], R] = {}
         self.finished = path.exists()
         if self.finished:

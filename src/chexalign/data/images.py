@@ -53,7 +53,8 @@ class ImageError(WorkError):
 
     def __init__(self, said: str, path: str | None = None):
         """`said` follows the image's path, where one is given: "is missing; restore it"."""
-        self.said, self.path = said, path
+        self.said = said
+        self.path = path
         super().__init__(said if path is None else f"image {printable(path) or '(an empty path)'} {said}")
 
     def naming(self, name: str) -> str:

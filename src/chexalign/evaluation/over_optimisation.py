@@ -79,7 +79,7 @@ def measure(recipe: Recipe, evaluated: Evaluated, most_images: int) -> dict[str,
     """All of it for the baseline and the aligned policy: JSON values, no NaN. `most_images` of a study were shown."""
     studies, pair = evaluated.studies, evaluated.pair("temperature_1")
     settings, boot = recipe.evaluate, (recipe.evaluate.bootstrap, SEED, recipe.evaluate.level)
-    blind = [not saw_earlier(study, most_images) for study in studies]
+    alone = [not saw_earlier(study, most_images) for study in studies]
     seen = trained_on(recipe)
     return {
         "level": settings.level,
@@ -90,7 +90,7 @@ def measure(recipe: Recipe, evaluated: Evaluated, most_images: int) -> dict[str,
             "repeated_4grams": _paired([[repetition(t) for t in a.texts] for a in pair], boot),
             "duplicated_sentences": _paired([[duplicated(t) for t in a.texts] for a in pair], boot),
             "change_without_earlier_image": _paired(
-                [[float(claims_change(t)) if b else None for t, b in zip(a.texts, blind, strict=True)] for a in pair],
+                [[float(claims_change(t)) if b else None for t, b in zip(a.texts, alone, strict=True)] for a in pair],
                 boot,
             ),
         },

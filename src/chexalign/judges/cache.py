@@ -42,7 +42,8 @@ class Store:
     """Bytes by key in one SQLite file; each value carries its CRC. Every call opens the file anew, so it survives forks."""
 
     def __init__(self, path: Path, say: Callable[[str], None]):
-        self.path, self.say = path, say
+        self.path = path
+        self.say = say
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -38,18 +38,18 @@ def judged(
 
     `ask` gets the rows' positions, reports and references. Raises ValueError when the columns differ in length.
     """
-    said, told = texts_of(reports, "reports"), texts_of(references, "references")
-    if len(said) != len(told):
-        raise ValueError(f"{len(said)} reports but {len(told)} references")
+    report_texts, reference_texts = texts_of(reports, "reports"), texts_of(references, "references")
+    if len(report_texts) != len(reference_texts):
+        raise ValueError(f"{len(report_texts)} reports but {len(reference_texts)} references")
     tidy: Callable[[str], str] = str if raw else clean
-    pairs = enumerate(zip(said, told, strict=True))
+    pairs = enumerate(zip(report_texts, reference_texts, strict=True))
     rows = [(i, tidy(a), tidy(b)) for i, (a, b) in pairs if a is not None and b is not None]
     positions, known, truth = [r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows]
     answers = dict(zip(positions, ask(positions, known, truth), strict=True))
-    for i, report in enumerate(said):
+    for i, report in enumerate(report_texts):
         if i not in answers:
             answers[i] = Judgement(None, f"the {'report' if report is None else 'reference'} is missing (row {i})")
-    return Judgements((answers[i] for i in range(len(said))), name)
+    return Judgements((answers[i] for i in range(len(report_texts))), name)
 
 
 def library_form(score: Callable[..., list[Judgement]], *, raw: bool = False) -> Callable[..., Judgements]:
@@ -61,8 +61,8 @@ def library_form(score: Callable[..., list[Judgement]], *, raw: bool = False) ->
         if studies is not None and len(studies) != len(column):
             raise ValueError(f"{len(column)} reports but {len(studies)} studies")
 
-        def ask(rows: list[int], said: list[str], told: list[str]) -> list[Judgement]:
-            return score(self, said, told, None if studies is None else [studies[i] for i in rows])
+        def ask(rows: list[int], report_texts: list[str], reference_texts: list[str]) -> list[Judgement]:
+            return score(self, report_texts, reference_texts, None if studies is None else [studies[i] for i in rows])
 
         return judged(column, references, ask, self.name, raw)
 

@@ -100,7 +100,9 @@ class _Reader:
     """Walks one parsed line. `made` holds its judges by name, so that one named twice is made once."""
 
     def __init__(self, line: str, names: Sequence[str], options: Options):
-        self.line, self.names, self.options = line, names, options
+        self.line = line
+        self.names = names
+        self.options = options
         self.made: dict[str, Judge] = {}
 
     def read(self, node: ast.expr) -> Terms | float:

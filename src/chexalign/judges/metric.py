@@ -51,7 +51,8 @@ class Metric:
         if not self._predictions:
             raise RecipeError("compute: there are no predictions; give some, or add_batch before")
         found = self.judge.score(self._predictions, self._references)
-        self._predictions, self._references = [], []
+        self._predictions = []
+        self._references = []
         scores = [answer.score for answer in found]
         known = [s for s in scores if s is not None]
         mean = sum(known) / len(known) if known else None

@@ -24,9 +24,9 @@ def reward_rows(
 ) -> Judgements:
     """One answer per completion; a row with a missing text abstains and the others are judged together."""
 
-    def ask(rows: list[int], said: list[str], truth: list[str]) -> list[Judgement]:
+    def ask(rows: list[int], report_texts: list[str], truth: list[str]) -> list[Judgement]:
         groups = None if group_ids is None else [group_ids[i] for i in rows]
-        return reward(judge, RewardRequest(said, truth, group_ids=groups, step=step))
+        return reward(judge, RewardRequest(report_texts, truth, group_ids=groups, step=step))
 
     return judged(texts, references, ask, judge.name, raw=True)
 

@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from chexalign.labels.phrases import Item
 
-PRESENT, ABSENT, UNCERTAIN = 1, 0, -1
+PRESENT = 1
+ABSENT = 0
+UNCERTAIN = -1
 RANK = {"plain": 0, "doubtful": 1, "preferred": 1, "absent": 2, "not_excluded": 3, "kept": 4, "then": 5, "elsewhere": 5}
 STATUS = {  # elsewhere, and then (up to the next comma): no mention
     "plain": PRESENT,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from chexalign.labels import LABELS, label_report
+from chexalign.labels import FINDINGS, label_report
 from chexalign.records import Study
-
-FINDINGS = LABELS[:-1]  # the 13 without No Finding
 
 
 def finding_labels(study: Study) -> list[float]:

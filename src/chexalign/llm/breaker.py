@@ -13,8 +13,11 @@ class Breaker:
     """Closed: ask. Open: do not, and `why` says the reason. Shared by the threads of one endpoint."""
 
     def __init__(self, after: int = AFTER, pause: float = PAUSE):
-        self.after, self.pause = after, pause
-        self.why, self.failures, self.ever_good = "", 0, False
+        self.after = after
+        self.pause = pause
+        self.why = ""
+        self.failures = 0
+        self.ever_good = False
         self._opened: float | None = None
         self._lock = threading.Lock()
 
@@ -31,12 +34,15 @@ class Breaker:
     def good(self) -> None:
         """An answer came: the breaker closes and its count of failures begins again."""
         with self._lock:
-            self.failures, self._opened, self.ever_good = 0, None, True
+            self.failures = 0
+            self._opened = None
+            self.ever_good = True
 
     def bad(self, why: str, at_once: bool = False) -> bool:
         """Count one failure; True when the circuit is open now."""
         with self._lock:
             self.failures += 1
             if at_once or self.failures >= self.after:
-                self.why, self._opened = why, time.monotonic()
+                self.why = why
+                self._opened = time.monotonic()
             return self._opened is not None

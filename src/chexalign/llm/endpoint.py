@@ -71,7 +71,10 @@ class _Failed(Exception):
 
     def __init__(self, answer: Abstain, again: bool = False, wait: float = 0.0, kind: str = ""):
         super().__init__(str(answer))
-        self.answer, self.again, self.wait, self.kind = answer, again, wait, kind
+        self.answer = answer
+        self.again = again
+        self.wait = wait
+        self.kind = kind
 
 
 @dataclass

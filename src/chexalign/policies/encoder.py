@@ -27,7 +27,8 @@ class PromptEncoder:
     def __init__(self, processor: Any):
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        self.reuse_features, self.never_reuse = False, False
+        self.reuse_features = False
+        self.never_reuse = False
         self._store: FeatureStore | None = None  # where features lie on the disk
         # prompts whose features are stored, and the name of those on the disk (None: they are in the entry)
         self._encoded: dict[tuple[Path, str], tuple[dict[str, Tensor], str | None]] = {}

@@ -34,21 +34,21 @@ class Prompt:
 
 
 def messages(
-    study: Study, asked: str | Preset, max_images: int, control: re.Pattern[str] = NOTHING
+    study: Study, preset: str | Preset, max_images: int, control: re.Pattern[str] = NOTHING
 ) -> list[dict[str, Any]]:
     """The user's turn, after a system turn where there is one: images and words, with the study's fields filled in.
 
     A blank field reads `None`. `control` finds special tokens; they are taken out of the study's own text, where they
     would act.
     """
-    asked = _preset(asked)
+    preset = _preset(preset)
     fields = {name: _one_line(getattr(study, name), control) for name in PROMPT_FIELDS}
-    told = asked.findings_with_indication if fields["indication"] else None
-    words = (told or asked.findings or "").format_map({name: value or "None" for name, value in fields.items()})
-    text, images = [{"type": "text", "text": words}], [{"type": "image"} for _ in _shown(study, asked, max_images)]
-    turns = [{"role": "user", "content": text + images if asked.images_last else images + text}]
-    if asked.system:
-        turns.insert(0, {"role": "system", "content": [{"type": "text", "text": asked.system}]})
+    told = preset.findings_with_indication if fields["indication"] else None
+    words = (told or preset.findings or "").format_map({name: value or "None" for name, value in fields.items()})
+    text, images = [{"type": "text", "text": words}], [{"type": "image"} for _ in _shown(study, preset, max_images)]
+    turns = [{"role": "user", "content": text + images if preset.images_last else images + text}]
+    if preset.system:
+        turns.insert(0, {"role": "system", "content": [{"type": "text", "text": preset.system}]})
     return turns
 
 
@@ -57,13 +57,13 @@ def in_words(turns: Sequence[dict[str, Any]], placeholder: str = "") -> list[dic
     return [{**turn, "content": "".join(part.get("text", placeholder) for part in turn["content"])} for turn in turns]
 
 
-def _preset(asked: str | Preset) -> Preset:
-    return Preset("recipe", findings=asked) if isinstance(asked, str) else asked
+def _preset(preset: str | Preset) -> Preset:
+    return Preset("recipe", findings=preset) if isinstance(preset, str) else preset
 
 
-def _shown(study: Study, asked: Preset, max_images: int) -> tuple[str, ...]:
+def _shown(study: Study, preset: Preset, max_images: int) -> tuple[str, ...]:
     """Paths of the images that the policy sees: no more than the recipe and the model's rule allow."""
-    return tuple(path for path, _ in study.images[: asked.most_images(max_images)])
+    return tuple(path for path, _ in study.images[: preset.most_images(max_images)])
 
 
 def _one_line(text: str, control: re.Pattern[str]) -> str:
@@ -93,15 +93,15 @@ def rendered(processor: Any, turns: Sequence[dict[str, Any]], *, add_generation_
         raise RecipeError(f"policy.model: its chat template cannot write the prompt ({told})") from error
 
 
-def build_prompt(study: Study, asked: str | Preset, processor: Any, root: Path, max_images: int) -> Prompt:
+def build_prompt(study: Study, preset: str | Preset, processor: Any, root: Path, max_images: int) -> Prompt:
     """Render one study's prompt with the processor's chat template, or plainly where it has none or is not to be used."""
-    asked = _preset(asked)
-    turns = messages(study, asked, max_images, _special_tokens(processor))
-    shown, chat = _shown(study, asked, max_images), bool(asked.chat and getattr(processor, "chat_template", None))
+    preset = _preset(preset)
+    turns = messages(study, preset, max_images, _special_tokens(processor))
+    shown, chat = _shown(study, preset, max_images), bool(preset.chat and getattr(processor, "chat_template", None))
     if chat:
         seeing = hasattr(processor, "image_processor")
         text = rendered(processor, turns if seeing else in_words(turns), add_generation_prompt=True)
-        if asked.system and asked.system.strip() not in text:
+        if preset.system and preset.system.strip() not in text:
             raise RecipeError(f"policy.system: this model's chat template leaves the system turn out; {WITHOUT_SYSTEM}")
     else:  # of Gemma 3's tokens, boi_token is the one its processor replaces
         placeholder = getattr(processor, "boi_token", None) or getattr(processor, "image_token", None) or ""

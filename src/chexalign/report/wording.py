@@ -9,7 +9,9 @@ from typing import Any
 
 from chexalign.results import SIDES, Block
 
-MINUS, NARROW, DASH = "\u2212", "\u202f", "\u2013"
+MINUS = "\u2212"
+NARROW = "\u202f"
+DASH = "\u2013"
 
 # code name → (name inside a sentence, what it measures)
 METRICS = {

@@ -14,7 +14,9 @@ import numpy as np
 
 from chexalign.judges.contract import Judge
 
-RESAMPLES, SEED, LEVEL = 1000, 0, 0.9
+RESAMPLES = 1000
+SEED = 0
+LEVEL = 0.9
 SAME = 0.01  # of two scores that a ranking test wants equal # our choice
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,8 @@ import yaml
 from chexalign.data.registry import some_reports, with_some_reports
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import read_json, read_lines
+from chexalign.judges.registry import Options
 from chexalign.scorecard.agreement import Rated
-
-Options = Mapping[str, Mapping[str, Any]]
 
 
 def read_options(path: Path | None) -> Options:

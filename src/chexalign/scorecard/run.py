@@ -15,10 +15,10 @@ from pathlib import Path
 from chexalign.errors import RecipeError, WorkError
 from chexalign.jsonl import atomic_write, write_json
 from chexalign.judges.contract import Judge, context_of
-from chexalign.judges.registry import JUDGES
+from chexalign.judges.registry import JUDGES, Options
 from chexalign.scorecard import agreement
 from chexalign.scorecard.agreement import Rated
-from chexalign.scorecard.inputs import Options, read_ratings, read_reports
+from chexalign.scorecard.inputs import read_ratings, read_reports
 from chexalign.scorecard.measure import measure
 from chexalign.scorecard.summary import Card, answer, markdown, rating_of
 

@@ -66,7 +66,9 @@ def _against(reference: str, rejected: Scored) -> Choice | str:
     return SAME if rejected[0].text.split() == reference.split() else Choice(None, rejected)
 
 
-TIED, TOO_FEW, SAME = "tied", "too few scored samples", "the rejected text is the reference itself"
+TIED = "tied"
+TOO_FEW = "too few scored samples"
+SAME = "the rejected text is the reference itself"
 RULES: dict[str, Callable[[Sequence[Scored], str, float], Choice | str]] = {
     "best_worst": best_worst,
     "reference_loser": reference_loser,
@@ -87,12 +89,12 @@ def make_pairs(run: Run) -> StageResult:
     dropped: Counter[str] = Counter()
     kept: dict[str, Choice] = {}
     for i, group in groups.items():
-        told = reference(run.recipe, studies[i])
-        found = RULES[settings.rule](group, told, settings.min_margin) if len(group) > 1 else TOO_FEW
-        if isinstance(found, Choice):
-            kept[i] = found
+        reference_text = reference(run.recipe, studies[i])
+        choice = RULES[settings.rule](group, reference_text, settings.min_margin) if len(group) > 1 else TOO_FEW
+        if isinstance(choice, Choice):
+            kept[i] = choice
         else:
-            dropped[found] += 1
+            dropped[choice] += 1
     heard = read_feedback(settings.feedback, studies) if settings.feedback else Feedback()
     if not kept and not heard.preferences:
         raise WorkError(

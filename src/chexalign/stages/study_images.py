@@ -125,10 +125,10 @@ def _broken(study: Study, settings: Studies, checked: dict[str, CheckedImage]) -
     for number, (path, _view) in enumerate(_shown(study, settings), start=1):
         if error := checked[path].error:
             missing = error.startswith("is missing")
-            told = ImageError(error, path)
+            image_error = ImageError(error, path)
             name = f"{number} of {len(study.images)}"
-            said = str(told) if _shows_paths(settings) else told.naming(name)
-            return "image missing" if missing else "unusable image", said
+            message = str(image_error) if _shows_paths(settings) else image_error.naming(name)
+            return "image missing" if missing else "unusable image", message
     return None
 
 

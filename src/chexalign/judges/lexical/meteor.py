@@ -20,7 +20,9 @@ from chexalign.errors import Abstain
 from chexalign.judges.contract import TextJudge
 from chexalign.judges.lexical import stemmer
 
-ALPHA, BETA, GAMMA = 0.9, 3.0, 0.5
+ALPHA = 0.9
+BETA = 3.0
+GAMMA = 0.5
 _TOKEN = re.compile(r"\d+(?:[.,]\d+)+|\w+(?:[-'’]\w+)*|[^\w\s]")
 Words = tuple[Sequence[str], Sequence[str]]  # a text's tokens and their stems
 Matches = list[tuple[int, int]]

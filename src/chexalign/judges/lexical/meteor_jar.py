@@ -45,7 +45,8 @@ class Program:
     """The running Java program. A time-out or a death ends it, and the next question starts it again."""
 
     def __init__(self, jar: Path):
-        self.jar, self.lock = jar, threading.Lock()
+        self.jar = jar
+        self.lock = threading.Lock()
         self.process: subprocess.Popen[bytes] | None = None
         self.owner = 0
         atexit.register(self.stop)

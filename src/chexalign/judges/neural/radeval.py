@@ -142,7 +142,8 @@ class RaTEScore:
         cache: str | None = None,
     ):
         self.worker = Worker("ratescore", python, download, timeout)
-        self.empty, self.store = empty, open_store(cache, self.name)
+        self.empty = empty
+        self.store = open_store(cache, self.name)
 
     @property
     def version(self) -> str:

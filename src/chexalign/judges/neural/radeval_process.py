@@ -33,9 +33,15 @@ class Worker:
     """`metric` of RadEval under `python`. Started at the first question; safe to call from several threads."""
 
     def __init__(self, metric: str, python: Path | None, download: bool, timeout: float):
-        self.metric, self.python, self.download, self.timeout = metric, str(python or sys.executable), download, timeout
+        self.metric = metric
+        self.python = str(python or sys.executable)
+        self.download = download
+        self.timeout = timeout
         self.process: subprocess.Popen[bytes] | None = None
-        self.buffer, self.number, self.in_a_row, self.deaths = b"", 0, 0, 0
+        self.buffer = b""
+        self.number = 0
+        self.in_a_row = 0
+        self.deaths = 0
         self.reason: str | None = None  # why nothing is asked any more
         self.lock = threading.Lock()
 
@@ -137,7 +143,8 @@ class Worker:
         """End the process and count; the last line that it wrote to stderr is part of the reason."""
         said = self._last_words()
         self.close()
-        self.in_a_row, self.deaths = self.in_a_row + 1, self.deaths + 1
+        self.in_a_row = self.in_a_row + 1
+        self.deaths = self.deaths + 1
         message = f"the RadEval worker gave no answer: {why}" + (f" ({said})" if said else "")
         if self.in_a_row >= DEATHS_IN_A_ROW or self.deaths >= DEATHS:
             self.reason = f"{message}; it is not started again after {self.deaths} such ends"

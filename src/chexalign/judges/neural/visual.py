@@ -47,7 +47,9 @@ class Visual:
     sees_images = True  # a score depends on the study: never cache it by its texts
 
     def __init__(self, expert: Expert, pool: Literal["mean", "max"], cache: str | None):
-        self.expert, self.pool, self.store = expert, pool, open_store(cache, "visual")
+        self.expert = expert
+        self.pool = pool
+        self.store = open_store(cache, "visual")
         self._towers: TwoTowers | None = None
         self._paths: dict[str, Path] = {}  # content hash → a file that has it
 

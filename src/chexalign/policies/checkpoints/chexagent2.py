@@ -30,7 +30,9 @@ from chexalign.policies.checkpoints.gaps import refuse_gaps
 
 PUBLISHED = "CheXagentForCausalLM"  # architecture of the published checkpoints: 3b, -srrg-findings, -srrg-impression
 NATIVE = "CheXagent2ForConditionalGeneration"  # architecture of what this file saves
-IMAGE_OPEN, IMAGE, IMAGE_CLOSE = "<|img|>", "<|imgpad|>", "<|/img|>"
+IMAGE_OPEN = "<|img|>"
+IMAGE = "<|imgpad|>"
+IMAGE_CLOSE = "<|/img|>"
 RENAMES = {  # published tensor name → name here; saved folders already have the names on the right
     r"^model\.visual\.model\.": "model.vision_tower.",
     r"^model\.visual\.pos_embed": "model.multi_modal_projector.pos_embed",

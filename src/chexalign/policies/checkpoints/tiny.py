@@ -23,7 +23,10 @@ from transformers import (
 from chexalign.recipe.policy import TinyPolicy
 
 POSITIONS = 2048  # of the decoder
-PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
+PAD = "<pad>"
+BOS = "<s>"
+EOS = "</s>"
+IMAGE = "<image>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"

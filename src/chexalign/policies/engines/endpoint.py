@@ -28,7 +28,9 @@ class Endpoint:
 
     def __init__(self, policy: Policy, settings: EndpointEngine, most_images: int):
         url = http.base_url(settings.url, settings.allow_remote)
-        self.policy, self.settings, self.name = policy, settings, f"the endpoint {url}"
+        self.policy = policy
+        self.settings = settings
+        self.name = f"the endpoint {url}"
         self.compared = False  # whether the server's prompt was measured against ours
         self.client = http.LlmClient(
             url,

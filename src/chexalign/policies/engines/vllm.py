@@ -41,7 +41,9 @@ class Vllm:
                 f"engine vllm needs the package vllm and a GPU (`pip install vllm`): {error}; without it sample in process or "
                 "from an endpoint"
             ) from error
-        self.policy, self.settings, self.vllm = policy, settings, vllm
+        self.policy = policy
+        self.settings = settings
+        self.vllm = vllm
         dtype = policy.scorer.compute_dtype or policy.model.dtype
         options: dict[str, Any] = {
             "model": str(policy.model.name_or_path),

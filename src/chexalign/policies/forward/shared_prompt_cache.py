@@ -34,7 +34,8 @@ class _Layer(DynamicLayer):
         super().__init__()
         self.prompt: tuple[Tensor, ...] = (slot.keys, slot.values)
         self.own: tuple[Tensor, ...] = tuple(x.new_empty(rows, x.shape[1], BLOCK, x.shape[3]) for x in self.prompt)
-        self.length, self.is_initialized = 0, True
+        self.length = 0
+        self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Add a token to every sample. Returns the samples' own keys and values so far."""
@@ -66,7 +67,8 @@ class Branches(Cache):
         counts = torch.bincount(self.prompts, minlength=len(self.mask))
         place = torch.arange(int(counts.max()), device=self.mask.device)
         first = counts.cumsum(0) - counts
-        self.most, self.even = len(place), bool((counts == len(place)).all())
+        self.most = len(place)
+        self.even = bool((counts == len(place)).all())
         self.rows = first[:, None] + torch.where(place < counts[:, None], place, 0)
         order = torch.arange(len(self.prompts), device=self.mask.device)
         self.back = self.prompts * len(place) + order - first[self.prompts]
@@ -79,7 +81,8 @@ class Branches(Cache):
             layer.own = tuple(x[rows] for x in layer.own)
             if len(kept) < len(self.mask):
                 layer.prompt = tuple(x[kept] for x in layer.prompt)
-        self.mask, self.deltas = self.mask[kept], None if self.deltas is None else self.deltas[kept]
+        self.mask = self.mask[kept]
+        self.deltas = None if self.deltas is None else self.deltas[kept]
         self._lay_out()
         return self
 

@@ -73,7 +73,8 @@ class Plain:
     def read(self, model: Any, ids: Tensor, mask: Tensor) -> Tensor:
         """Hidden states of more tokens, (N, T) → (N, T, H)."""
         before = self.ids.shape[1]
-        self.ids, self.mask = torch.cat([self.ids, ids], dim=1), torch.cat([self.mask, mask], dim=1)
+        self.ids = torch.cat([self.ids, ids], dim=1)
+        self.mask = torch.cat([self.mask, mask], dim=1)
         return _hidden(model, self.ids, self.mask, self.extra)[:, before:]
 
 

@@ -48,7 +48,10 @@ class FeatureStore:
 
     def __init__(self, folder: Path, core: Any, limit: int, dtype: torch.dtype | None = None):
         """`dtype` is what they are stored in, the type of the model's weights when absent; a file's name tells it."""
-        self.root, self.core, self.limit, self.told = folder, core, limit, False
+        self.root = folder
+        self.core = core
+        self.limit = limit
+        self.warned = False
         self.dtype = dtype or self.handed
 
     @property
@@ -104,10 +107,10 @@ class FeatureStore:
         """Keep them; False where the limit does not allow it."""
         size = sum(f.numel() for f in features) * self.dtype.itemsize
         if self.used + size > self.limit:
-            if not self.told:
+            if not self.warned:
                 full = f"image features: the {self.limit / 2**30:g} GiB of policy.features_gib are full"
                 say(f"{full}; other images are encoded anew each time")
-            self.told = True
+            self.warned = True
             return False
         self.used += size
         for part in reversed(range(len(features))):  # the first part last: it makes the others count

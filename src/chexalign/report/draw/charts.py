@@ -15,7 +15,9 @@ from chexalign.report.draw.svg import draw
 from chexalign.report.wording import Cell, metric_name
 
 WIDTH = 4.4  # inches: about 9 point text survives on a phone
-BASELINE, ALIGNED, REFERENCE = "#E69F00", "#0072B2", "#3c4753"
+BASELINE = "#E69F00"
+ALIGNED = "#0072B2"
+REFERENCE = "#3c4753"
 COLOURS = {"baseline": BASELINE, "aligned": ALIGNED}
 SHAPES = {"baseline": "s", "aligned": "o"}
 LINES = ((ALIGNED, "-"), ("#D55E00", "--"), ("#009E73", "-."))

@@ -29,19 +29,19 @@ LOOKS: dict[str, tuple[str, str, str, float | None]] = {
 }
 
 
-def length_chart(metric: str, found: dict[str, Any], entries: Sequence[dict[str, Any]]) -> Markup:
+def length_chart(metric: str, results: dict[str, Any], entries: Sequence[dict[str, Any]]) -> Markup:
     """CheXalign's Figure 3: mean words against mean score of every entry, on the validation split."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         for entry in entries:
             _point(axes, entry, metric, seen)
-        base = _position(found.get("baseline"), metric)
+        base = _position(results.get("baseline"), metric)
         if base[0].mean is not None and base[1].mean is not None:
             style: dict[str, Any] = {"marker": "s", "color": BASELINE, "edgecolors": "#1d2733", "zorder": 6}
             axes.scatter([base[0].mean], [base[1].mean], s=80, label="baseline", **style)
             axes.axhline(base[1].mean, color=BASELINE, linewidth=0.9, zorder=1)
-        reference = number(found.get("reference_words"))
+        reference = number(results.get("reference_words"))
         if reference is not None:
             axes.axvline(reference, color=REFERENCE, linestyle="--", linewidth=1.2, label="reference length")
         axes.set_xlabel("words in the report, mean")

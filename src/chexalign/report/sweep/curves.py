@@ -39,7 +39,7 @@ SAMPLES = {
 Lines = list[tuple[str, dict[str, Any]]]  # a setting's name and its curve
 
 
-def online_charts(found: dict[str, Any], named: Sequence[tuple[str, dict[str, Any]]]) -> list[Drawing]:
+def online_charts(results: dict[str, Any], named: Sequence[tuple[str, dict[str, Any]]]) -> list[Drawing]:
     """Charts of what was sampled, of the validation, and of the rarest findings; none where nothing was trained online.
 
     `named` holds the name and the entry of every setting.
@@ -49,8 +49,8 @@ def online_charts(found: dict[str, Any], named: Sequence[tuple[str, dict[str, An
         return []
     judges = dict.fromkeys(k for _, curves in online for k in curves if k.startswith("val_") and "/" not in k)
     validated = {k: _validated(k) for k in judges if k != "val_abstained"}
-    rare = _rare(found, online)
-    seeds = len(found.get("seeds") or [])
+    rare = _rare(results, online)
+    seeds = len(results.get("seeds") or [])
     band = f" Lines: mean of {seeds} seeds; shaded: lowest to highest." if seeds > 1 else ""
     charts = [
         ("samples", "Samples while training", _panels(SAMPLES, online, SMOOTH), f"Means of {SMOOTH} rounds.{band} Settings "
@@ -86,8 +86,8 @@ def _validated(key: str) -> str:
     return parts.get(key) or metric_name(key.removeprefix("val_"))
 
 
-def _rare(found: dict[str, Any], online: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[str, Lines]]:
-    support = {k: n for k, v in mapping(found.get("finding_support")).items() if (n := count(v)) and n >= FEWEST}
+def _rare(results: dict[str, Any], online: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[str, Lines]]:
+    support = {k: n for k, v in mapping(results.get("finding_support")).items() if (n := count(v)) and n >= FEWEST}
     rarest = sorted(support, key=lambda label: (support[label], label))[:RAREST]
     return _panels({f"val_f1/{label}": f"{label} ({support[label]})" for label in rarest}, online)
 

@@ -61,40 +61,40 @@ def write_sweep_page(run_dir: Path) -> Path:
 
     Raises WorkError where there is no sweep.
     """
-    found = _read(run_dir)
-    for entry in _entries(found):
+    results = _read(run_dir)
+    for entry in _entries(results):
         for label in _evaluated(entry):
             write_page(_folder(run_dir, label))
-    put(run_dir / "sweep.md", markdown(found, _entries(found)))
-    return put(run_dir / "sweep.html", render(run_dir, found))
+    put(run_dir / "sweep.md", markdown(results, _entries(results)))
+    return put(run_dir / "sweep.html", render(run_dir, results))
 
 
 def tables_of(run_dir: Path) -> str:
     """The tables of the test split as Markdown."""
-    found = _read(run_dir)
-    return markdown(found, _entries(found))
+    results = _read(run_dir)
+    return markdown(results, _entries(results))
 
 
 def summary(run_dir: Path) -> list[str]:
     """The answer and the warnings as lines for the terminal."""
-    found = _read(run_dir)
-    answer = [" ".join(filter(None, (line["symbol"], line["text"]))) for line in _answer(found)]
-    return [line.replace(NARROW, " ") for line in (*answer, *(f"Warning: {w}" for w in _warnings(found)))]
+    results = _read(run_dir)
+    answer = [" ".join(filter(None, (line["symbol"], line["text"]))) for line in _answer(results)]
+    return [line.replace(NARROW, " ") for line in (*answer, *(f"Warning: {w}" for w in _warnings(results)))]
 
 
 def _read(run_dir: Path) -> dict[str, Any]:
-    found = read_json(run_dir / "sweep.json", dict)
-    if found is None:
+    results = read_json(run_dir / "sweep.json", dict)
+    if results is None:
         raise WorkError(f"{run_dir} has no sweep.json: run `chexalign sweep` first")
-    return found
+    return results
 
 
-def _entries(found: dict[str, Any]) -> list[dict[str, Any]]:
-    return [mapping(entry) for entry in found.get("entries") or []]
+def _entries(results: dict[str, Any]) -> list[dict[str, Any]]:
+    return [mapping(entry) for entry in results.get("entries") or []]
 
 
-def _winner(found: dict[str, Any]) -> dict[str, Any]:
-    return next((e for e in _entries(found) if e.get("label") == found.get("winner")), {})
+def _winner(results: dict[str, Any]) -> dict[str, Any]:
+    return next((e for e in _entries(results) if e.get("label") == results.get("winner")), {})
 
 
 def _evaluated(entry: dict[str, Any]) -> list[str]:
@@ -110,40 +110,40 @@ def _folder(run_dir: Path, label: str) -> Path:
     return run_dir / "sweep" / label
 
 
-def _metrics(found: dict[str, Any]) -> list[str]:
+def _metrics(results: dict[str, Any]) -> list[str]:
     """The metric that picked, and the judge that made the pairs; the first headline judge where there are no pairs."""
-    second = found.get("pair_judge") or next(iter(found.get("headline") or []), found.get("select"))
-    return list(dict.fromkeys([str(found.get("select")), str(second)]))
+    second = results.get("pair_judge") or next(iter(results.get("headline") or []), results.get("select"))
+    return list(dict.fromkeys([str(results.get("select")), str(second)]))
 
 
-def render(run_dir: Path, found: dict[str, Any]) -> str:
+def render(run_dir: Path, results: dict[str, Any]) -> str:
     """The page as text."""
-    entries, winner, metrics = _entries(found), _winner(found), _metrics(found)
+    entries, winner, metrics = _entries(results), _winner(results), _metrics(results)
     manifest = read_manifest(run_dir)
     test = mapping(winner.get("test"))
     blocks = {f"{tables.FINDING}{k}": Block.from_dict(mapping(b)) for k, b in mapping(test.get("findings")).items()}
     findings = tables.findings(blocks, wording.count(mapping(test.get("temperature_1")).get("n_studies")))
-    found_tables = split_tables(found, entries)
-    seeds = [number(s) for s in found.get("seeds") or []]
+    found_tables = split_tables(results, entries)
+    seeds = [number(s) for s in results.get("seeds") or []]
     return fill(
         "sweep.html.j2",
-        name=str(found.get("recipe")),
-        answer=_answer(found),
-        warnings=_warnings(found),
+        name=str(results.get("recipe")),
+        answer=_answer(results),
+        warnings=_warnings(results),
         is_drawn=is_drawn(manifest),
-        level=percent(number(found.get("level")) or 0.9),
-        n_pairs="" if count(found.get("n_pairs")) is None else whole(count(found.get("n_pairs"))),
-        n_validation=whole(count(found.get("n_validation"))),
-        samples=whole(count(found.get("samples"))),
+        level=percent(number(results.get("level")) or 0.9),
+        n_pairs="" if count(results.get("n_pairs")) is None else whole(count(results.get("n_pairs"))),
+        n_validation=whole(count(results.get("n_validation"))),
+        samples=whole(count(results.get("samples"))),
         select=metrics[0],
         select_name=sentence_name(metrics[0]),
         metric_names=[metric_name(m) for m in metrics],
-        charts=[(metric_name(m), length_chart(m, found, entries)) for m in metrics],
-        baseline=_baseline(found, metrics),
+        charts=[(metric_name(m), length_chart(m, results, entries)) for m in metrics],
+        baseline=_baseline(results, metrics),
         lines=[_line(e, metrics) for e in entries],
         tests=found_tables,
         every=all(e.get("test") or e.get("reason") for e in entries),
-        online=online_charts(found, [(settings_of(e), e) for e in entries]),
+        online=online_charts(results, [(settings_of(e), e) for e in entries]),
         zeros=zero_rows([(settings_of(e), e) for e in entries]),
         seeds=", ".join(f"{s:g}" for s in seeds if s is not None),
         times=times(entries),
@@ -154,27 +154,31 @@ def render(run_dir: Path, found: dict[str, Any]) -> str:
     )
 
 
-def _answer(found: dict[str, Any]) -> list[dict[str, str]]:
+def _answer(results: dict[str, Any]) -> list[dict[str, str]]:
     """The first sentences: who won, what it gained on the test split, how long its reports are."""
-    winner, metrics = _winner(found), _metrics(found)
+    winner, metrics = _winner(results), _metrics(results)
     select, test = metrics[0], Block.from_dict(mapping(mapping(winner.get("test")).get("temperature_1")))
-    n, best, start = len(_entries(found)), cell(winner.get("validation"), select), cell(found.get("baseline"), select)
+    n, best, start = (
+        len(_entries(results)),
+        cell(winner.get("validation"), select),
+        cell(results.get("baseline"), select),
+    )
     text = (
         f"Of {n} settings, {settings_of(winner)} has the best {sentence_name(select)} on the validation split: "
         f"{score(best.mean)} {wording.interval(best.low, best.high)}; the baseline has {score(start.mean)}."
     )
     answer = [{"symbol": "", "text": text}]
-    for metric in dict.fromkeys([*metrics[1:], select, *map(str, found.get("headline") or [])]):
+    for metric in dict.fromkeys([*metrics[1:], select, *map(str, results.get("headline") or [])]):
         symbol = SYMBOLS[wording.verdict(cell(test.difference, metric))][0]
-        answer.append({"symbol": symbol, "text": wording.headline(metric, test, found.get("level"))})
+        answer.append({"symbol": symbol, "text": wording.headline(metric, test, results.get("level"))})
     known = {k: score(number((test.length or {}).get(k)), "words") for k in ("aligned", "baseline", "reference")}
     lengths = "Its reports have {aligned} words on average, the baseline's {baseline}, the references {reference}."
     return [*answer, {"symbol": "", "text": lengths.format(**known)}]
 
 
-def _warnings(found: dict[str, Any]) -> list[str]:
-    select, entries, warnings = str(found.get("select")), _entries(found), []
-    if wording.verdict(cell(_winner(found).get("difference"), select)) != "up":
+def _warnings(results: dict[str, Any]) -> list[str]:
+    select, entries, warnings = str(results.get("select")), _entries(results), []
+    if wording.verdict(cell(_winner(results).get("difference"), select)) != "up":
         warnings.append(
             f"Not even the best setting raised the {sentence_name(select)} measurably on the validation split."
         )
@@ -183,8 +187,8 @@ def _warnings(found: dict[str, Any]) -> list[str]:
     return [*warnings, *notes(entries)]
 
 
-def _baseline(found: dict[str, Any], metrics: Sequence[str]) -> tuple[list[Value], str]:
-    cells = found.get("baseline")
+def _baseline(results: dict[str, Any], metrics: Sequence[str]) -> tuple[list[Value], str]:
+    cells = results.get("baseline")
     return [value(cell(cells, m), m) for m in metrics], score(cell(cells, "words").mean, "words")
 
 

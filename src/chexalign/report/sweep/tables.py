@@ -78,13 +78,13 @@ class Table:
     lines: tuple[Line, ...]
 
 
-def split_tables(found: dict[str, Any], entries: Sequence[Entry]) -> list[Table]:
+def split_tables(results: dict[str, Any], entries: Sequence[Entry]) -> list[Table]:
     """One table per decoding: macro precision, recall and F1 of the findings, every judge, and the length."""
     tables = []
     for decoding, title in DECODINGS:
         blocks = [(e, block) for e in entries if (block := mapping(mapping(e.get("test")).get(decoding)))]
         if blocks:
-            metrics = _columns(found, mapping(blocks[0][1].get("baseline")))
+            metrics = _columns(results, mapping(blocks[0][1].get("baseline")))
             lines = tuple(_line(entry, block, metrics) for entry, block in blocks)
             before = tuple(value(cell(blocks[0][1].get("baseline"), m), m) for m in metrics)
             n = whole(count(blocks[0][1].get("n_studies")))
@@ -92,10 +92,10 @@ def split_tables(found: dict[str, Any], entries: Sequence[Entry]) -> list[Table]
     return tables
 
 
-def _columns(found: dict[str, Any], measured: dict[str, Any]) -> list[str]:
+def _columns(results: dict[str, Any], measured: dict[str, Any]) -> list[str]:
     """The columns in reading order: what picked, the headline, macro precision, recall and F1, the other judges, length."""
-    shown = [found.get("select"), found.get("pair_judge"), *(found.get("headline") or []), *MACRO]
-    wanted = [*shown, *(found.get("judges") or []), "words"]
+    shown = [results.get("select"), results.get("pair_judge"), *(results.get("headline") or []), *MACRO]
+    wanted = [*shown, *(results.get("judges") or []), "words"]
     return [m for m in dict.fromkeys(map(str, wanted)) if m in measured]
 
 
@@ -124,11 +124,11 @@ def _short(entry: Entry) -> str:
 
 def notes(entries: Sequence[Entry]) -> list[str]:
     """What a reader of the tables must know about single rows: seeds that failed, trainings that ended where they began."""
-    found = []
+    lines = []
     for entry in entries:
         good, asked = seeds_of(entry)
         if 0 < good < asked:
-            found.append(
+            lines.append(
                 f"{settings_of(entry)}: only {good} of {asked} seeds could be trained; it was not picked from."
             )
         watch = mapping(mapping(entry.get("settings")).get("watch")).get("judge")
@@ -137,12 +137,12 @@ def notes(entries: Sequence[Entry]) -> list[str]:
         row = f"{settings_of(entry)}: in"
         if still := sum(bool(k) and not any(k) for k in kept):
             what = "the baseline's weights were kept: they differ from it in nothing"
-            found.append(f"{row} {still} of {asked} trainings no round {verdict} {what}.")
+            lines.append(f"{row} {still} of {asked} trainings no round {verdict} {what}.")
         for stage in range(1, max(map(len, kept), default=0)):
             if still := sum(any(k) and k[stage] == 0 for k in kept if len(k) > stage):
                 what = "that stage changed nothing"
-                found.append(f"{row} {still} of {asked} trainings no round of stage {stage + 1} {verdict} {what}.")
-    return found
+                lines.append(f"{row} {still} of {asked} trainings no round of stage {stage + 1} {verdict} {what}.")
+    return lines
 
 
 def _kept(run: dict[str, Any]) -> list[int]:
@@ -156,12 +156,12 @@ def page_of(entry: Entry) -> str:
     return next((str(r.get("label")) for r in runs if not r.get("reason")), str(entry.get("label")))
 
 
-def markdown(found: dict[str, Any], entries: Sequence[Entry]) -> str:
+def markdown(results: dict[str, Any], entries: Sequence[Entry]) -> str:
     """The tables of the test split as Markdown: scores, then differences to the baseline with their intervals."""
-    level, seeds = wording.percent(number(found.get("level")) or 0.9), found.get("seeds") or []
+    level, seeds = wording.percent(number(results.get("level")) or 0.9), results.get("seeds") or []
     small = f"mean of {len(seeds)} seeds (lowest to highest)" if len(seeds) > 1 else f"mean [{level} interval]"
     parts = []
-    for table in split_tables(found, entries):
+    for table in split_tables(results, entries):
         scores = [["Baseline", *(v.mean for v in table.baseline)]]
         scores += [[x.settings, *(_with(v, len(seeds) > 1) for v in x.scores)] for x in table.lines]
         changes = [[x.settings, *(f"{s} {_with(v, False)}".strip() for v, s, _ in x.changes)] for x in table.lines]
@@ -191,14 +191,14 @@ def times(entries: Sequence[Entry]) -> list[dict[str, str]]:
     for algorithm in dict.fromkeys(str(e.get("algorithm")) for e in entries):
         trained = [mapping(e.get("train")) for e in entries if e.get("algorithm") == algorithm]
         keys = ("seconds_per_epoch", "seconds_per_round", "relative")
-        found = {k: [v for t in trained if (v := number(t.get(k))) is not None] for k in keys}
-        seconds = found["seconds_per_epoch"] or found["seconds_per_round"]
+        values = {k: [v for t in trained if (v := number(t.get(k))) is not None] for k in keys}
+        seconds = values["seconds_per_epoch"] or values["seconds_per_round"]
         if seconds:
-            ours = f"{statistics.median(found['relative']):.2f}" if found["relative"] else ""
+            ours = f"{statistics.median(values['relative']):.2f}" if values["relative"] else ""
             paper = LOOKS.get(algorithm, (algorithm, "", "", None))[3]
             spent = wording.duration(statistics.median(seconds))
-            what = "epoch" if found["seconds_per_epoch"] else "round"
+            what = "epoch" if values["seconds_per_epoch"] else "round"
             name = algorithm_name({"algorithm": algorithm})
-            told = {"ours": ours, "paper": "" if paper is None else f"{paper:.1f}"}
-            rows.append({"name": name, "n": str(len(trained)), "seconds": spent, "what": what, **told})
+            cells = {"ours": ours, "paper": "" if paper is None else f"{paper:.1f}"}
+            rows.append({"name": name, "n": str(len(trained)), "seconds": spent, "what": what, **cells})
     return rows

@@ -210,7 +210,8 @@ class OnlineTask:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The other way of `state_dict`."""
-        self.memory, self.warned = state["memory"], state["warned"]
+        self.memory = state["memory"]
+        self.warned = state["warned"]
 
 
 def validator(

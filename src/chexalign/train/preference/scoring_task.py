@@ -16,7 +16,8 @@ from chexalign.train.preference.algorithms import Batch, loss_of
 
 # Nats per completion token by which policy and reference may differ before any update. In 16-bit, rounding depends on
 # what else is in the batch: .03 was seen on a random 8-layer model.
-STEP_0_TOLERANCE, STEP_0_TOLERANCE_16_BIT = 2e-3, 0.1
+STEP_0_TOLERANCE = 2e-3
+STEP_0_TOLERANCE_16_BIT = 0.1
 ONE_TOKEN_16_BIT = 0.3  # nats beside those, whatever the length: an end-of-text alone moved by .15; our choice
 
 
@@ -38,7 +39,8 @@ class ScoringTask:
     """SFT on reports and every preference loss: `settings` is a recipe's `train.algorithm` section."""
 
     def __init__(self, policy: Policy, settings: Any):
-        self.policy, self.settings = policy, settings
+        self.policy = policy
+        self.settings = settings
         self.module: nn.Module = policy.scorer
         self.algorithm = loss_of(settings)
         self.gather: Callable[[Tensor], Tensor] = _alone  # rows of all processes; the trainer sets it

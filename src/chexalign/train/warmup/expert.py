@@ -36,7 +36,11 @@ from chexalign.train.output import saving
 from chexalign.train.warmup.tower import centre_start
 
 # Shape and loss, all our choice: the smallest that learnt sides in two minutes on two cores
-WIDTH, TEXT_WIDTH, LAYERS, TEXT_LAYERS, HEADS = 128, 64, 3, 2, 4
+WIDTH = 128
+TEXT_WIDTH = 64
+LAYERS = 3
+TEXT_LAYERS = 2
+HEADS = 4
 VOCABULARY, LONGEST = 1024, 128  # tokens; the text tower reads what 98 % of the training reports need, at most LONGEST
 START_SCALE, MAX_SCALE = 20.0, 100.0  # s, which is learnt
 READ_OUT = 10.0  # a unit vector's entries are small: the linear maps see them times this

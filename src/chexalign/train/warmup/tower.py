@@ -35,7 +35,8 @@ class TowerClassifier(nn.Module):
 
     def __init__(self, core: Any, n_labels: int):
         super().__init__()
-        self.tower, self.layer = core.vision_tower, core.config.vision_feature_layer
+        self.tower = core.vision_tower
+        self.layer = core.config.vision_feature_layer
         self.head = nn.Linear(core.config.vision_config.hidden_size, n_labels)
 
     def forward(self, pixels: Tensor) -> Tensor:
