@@ -16,7 +16,7 @@ TORCH ?= torch==2.13.0
 endif
 TORCH_FROM ?=
 
-.PHONY: setup demo test bench check docs lock test-oldest test-newest clean
+.PHONY: setup demo test bench check docs lock test-oldest test-newest test-pythons clean
 
 setup: $(STAMP)
 
@@ -102,6 +102,12 @@ grep -v '^torch==' .venv-$(1).txt > .venv-$(1)/requirements.txt
 .venv-$(1)/bin/pip list | grep -E '^(torch|transformers|accelerate|peft|tokenizers|numpy|pydantic|trl) '
 .venv-$(1)/bin/python -m pytest -o filterwarnings= $(RANGE)
 endef
+
+# Other Pythons: the locked versions, all modules that import, lint, and the tests that need no torch; with torch where it is had.
+PYTHONS ?= python3.12 python3.13
+
+test-pythons:
+	for python in $(PYTHONS); do PYTHON=$$python LOCK=$(LOCK) TORCH='$(TORCH_FROM) $(TORCH)' bash requirements/quick.sh || exit 1; done
 
 clean:
 	rm -rf $(VENV) .venv-* build .pytest_cache .ruff_cache .mypy_cache

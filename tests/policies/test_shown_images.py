@@ -46,4 +46,4 @@ def test_pairs_hold_the_images_that_were_shown_and_training_can_encode_them(run)
 
 def test_the_controls_count_the_same_images(run):
     assert most_images(run.recipe) == 1
-    assert image_donors(run, [TWO, ONE]) == [1, 0]  # each is shown one: they can swap
+    assert image_donors([TWO, ONE], most_images(run.recipe)) == [1, 0]  # each is shown one: they can swap

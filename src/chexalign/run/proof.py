@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ def prove(run: Run, policy: Policy, prompts_of: Callable[[Sequence[Study]], list
     if not run.path("studies.jsonl").is_file() or not (studies := run.studies("train")):
         return
     path, key = run.path(FILE), _key(policy)
-    known = read_json(path) if path.is_file() else {}
+    known = _read(run.trunk / FILE) if run.trunk else {}  # what the run it grows from has proved
+    known |= _read(path)
     if key not in known:
         known[key] = _compared(policy, studies[0], prompts_of)
         write_json(path, known)
@@ -35,6 +37,10 @@ def prove(run: Run, policy: Policy, prompts_of: Callable[[Sequence[Study]], list
         left = "stored features are" if found["shared"] is None else "stored features and shared prompts are"
         say(f"{found['model']}: {left} not used ({why}); slower, and right")
         take_plain_path(policy, share=found["shared"] is None)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
 
 
 def _compared(policy: Policy, study: Study, prompts_of: Callable[[Sequence[Study]], list[Prompt]]) -> dict[str, Any]:
