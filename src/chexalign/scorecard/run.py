@@ -27,6 +27,8 @@ LINES = ("lc_finding_f1_weighted", "lc_rouge_l")  # measured beside the plain ju
 
 @dataclass(frozen=True)
 class ScorecardSettings:
+    """What `chexalign scorecard` was asked for; `options` are judges' own, by name."""
+
     lines: Sequence[str] | None  # the judges to measure; None: all that can run here
     data: Path | None  # the folder with rated reports
     reports: str  # openi, phantom or a JSON-lines file with `findings`, `report` or `text`

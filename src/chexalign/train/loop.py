@@ -105,6 +105,8 @@ class LoopSettings:
 
 @dataclass(frozen=True)
 class LoopFiles:
+    """Where a training run writes and what it resumes from; a run of other settings needs another folder."""
+
     folder: Path  # checkpoints and the best weights
     log: Path  # one JSON line a step
 

@@ -170,6 +170,8 @@ def expert_examples(studies: Sequence[Study], root: Path, processor: Any, limit:
 
 @dataclass(frozen=True)
 class ExpertSettings:
+    """The recipe's phase and the shape of the tower: patches are `patch_size`² pixels."""
+
     phase: ExpertPhase
     image_size: int  # pixels, a side
     patch_size: int
