@@ -63,10 +63,14 @@ class TemplateControl:
     text: str = ""
     scores: Cells = field(default_factory=dict)
     abnormal_scores: Cells = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # all, abnormal → the best constant text: judge, text, score, n
 
     def to_dict(self) -> dict[str, Any]:
-        """results.json's form; always all three keys."""
-        return {"text": self.text, "scores": self.scores, "abnormal_scores": self.abnormal_scores}
+        """results.json's form; `constants` only where they were searched."""
+        row = {"text": self.text, "scores": self.scores, "abnormal_scores": self.abnormal_scores}
+        return row | ({"constants": dict(self.constants)} if self.constants else {})
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,8 @@ class Controls:
         template, shuffled = _object(row, "template"), _object(row, "shuffled_images")
         return cls(
             TemplateControl(
-                str(template.get("text") or ""), _object(template, "scores"), _object(template, "abnormal_scores")
+                str(template.get("text") or ""),
+                *(_object(template, k) for k in ("scores", "abnormal_scores", "constants")),
             ),
             ShuffledControl(*(_object(shuffled, k) for k in ("scores", "difference", "gain"))) if shuffled else None,
         )

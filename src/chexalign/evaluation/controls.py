@@ -9,13 +9,14 @@ from typing import Any
 from chexalign import stats
 from chexalign.evaluation.answers import SEED, WHICH, Evaluated
 from chexalign.judges import from_recipe as load_judge
+from chexalign.judges.contract import Judge
 from chexalign.judges.registry import JUDGES
 from chexalign.policies.prompt import Prompt
 from chexalign.recipe.recipe import Evaluate, Recipe
 from chexalign.records import Study
 from chexalign.results import ShuffledControl, TemplateControl
 from chexalign.run.task import reference
-from chexalign.scorecard.constants import STATEMENTS
+from chexalign.scorecard.constants import STATEMENTS, best_constant, needs_a_model
 
 TEMPLATE_CANDIDATES = 60  # training reports among which the best fixed report is sought # our choice
 
@@ -75,8 +76,10 @@ def template_control(recipe: Recipe, train: Sequence[Study], evaluated: Evaluate
     step = math.ceil(len(by_report) / TEMPLATE_CANDIDATES)
     candidates = sorted(by_report)[::step]
     candidate_studies = [by_report[text] for text in candidates]
-    cheap = (h for h in settings.headline if h in JUDGES and JUDGES[h].needs == "nothing")
-    judge = load_judge(next(cheap, "chexpert_rule_f1"), recipe.judges)
+    loaded = (load_judge(h, recipe.judges) for h in settings.headline if h in JUDGES)
+    judge = next((j for j in loaded if not needs_a_model(j.name)), None) or load_judge(
+        "chexpert_rule_f1", recipe.judges
+    )
 
     def agreement(text: str) -> float:
         answers = judge.score([text] * len(candidates), candidates, candidate_studies)
@@ -93,4 +96,18 @@ def template_control(recipe: Recipe, train: Sequence[Study], evaluated: Evaluate
         text=text,
         scores=_cells(scores, settings),
         abnormal_scores=_cells({k: [v[i] for i in abnormal] for k, v in scores.items()}, settings),
+        constants=best_constants(judge, references, abnormal, candidates),
     )
+
+
+def best_constants(
+    judge: Judge, references: Sequence[str], abnormal: Sequence[int], reports: Sequence[str]
+) -> dict[str, Any]:
+    """{all, abnormal}: the constant text that earns most of the judge on those references, searched as the scorecard does.
+
+    Searched in sight of the references: the most that ignoring every image was found to earn. {} without any reference.
+    """
+    parts = {"all": list(references), "abnormal": [references[i] for i in abnormal]}
+    return {
+        name: {"judge": judge.name, **best_constant(judge, texts, reports)} for name, texts in parts.items() if texts
+    }

@@ -6,10 +6,12 @@ search is bounded and deterministic: the same reports give the same text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from chexalign.judges.contract import Judge
+from chexalign.judges.registry import JUDGES, LC
 from chexalign.labels import FINDINGS
 
 REPORTS, TRIED_ON, SENTENCES = (
@@ -28,6 +30,13 @@ STATEMENTS = (
     "Small bilateral pleural effusions.",
     "Degenerative changes of the spine.",
 )
+
+
+def needs_a_model(line: str) -> bool:
+    """Whether a judge's name or line asks for weights, a language model or a package beyond the core."""
+    names = [name.removeprefix(LC) for name in re.findall(r"[A-Za-z_][\w.]*", line)]
+    asks = "facts[" in line  # with a language model in brackets
+    return asks or any(name in JUDGES and JUDGES[name].needs != "nothing" for name in names)
 
 
 def best_constant(judge: Judge, references: Sequence[str], reports: Sequence[str]) -> dict[str, Any]:

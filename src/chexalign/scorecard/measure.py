@@ -17,11 +17,10 @@ from chexalign.labels import label_report
 from chexalign.scorecard import agreement
 from chexalign.scorecard import attacks as probes
 from chexalign.scorecard.agreement import Rated
-from chexalign.scorecard.constants import TRIED_ON, best_constant
+from chexalign.scorecard.constants import TRIED_ON, best_constant, needs_a_model
 
 MARGIN = 0.02  # of scores: a smaller drop is none, a smaller rise is none # our choice
 TIMED = 400  # reports to time, fewer for a slow judge
-FAST = 200  # reports per second below which the best constant text is not searched # our choice
 SECONDS = 5.0  # a judge that needs longer for its first ten reports is timed on those
 
 Scores = list[float | None]
@@ -40,12 +39,16 @@ def measure(
         out["length"] = _length(scores, rated)
     if tests:
         out["ranking_tests"] = agreement.ranking_tests(judge, tests)
-    return {**out, "cases": cases(judge), **corpus(judge, texts), "constant": constants(judge, texts, out["speed"])}
+    return {**out, "cases": cases(judge), **corpus(judge, texts), "constant": constants(judge, texts)}
 
 
-def constants(judge: Judge, texts: Sequence[str], timed: dict[str, Any]) -> dict[str, Any] | None:
-    """The best constant text on all and on abnormal studies (constants.py), beside another study's report; None if too slow."""
-    if (timed["cold"] or 0.0) < FAST:
+def constants(judge: Judge, texts: Sequence[str]) -> dict[str, Any] | None:
+    """The best constant text on all and on abnormal studies (constants.py), beside another study's report.
+
+    None for a judge that needs a model: the search asks it thousands of times. The kind of judge decides and never the clock,
+    so that a busy machine gives the same table.
+    """
+    if needs_a_model(judge.name):
         return None
     others = [*texts[1:], *texts[:1]]
     ill = [i for i, t in enumerate(texts) if label_report(t)["No Finding"] is None]

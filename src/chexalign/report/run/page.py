@@ -99,6 +99,7 @@ def _evidence(run: RunFiles) -> dict[str, Any]:
         "stage_tables": stage_tables(results),
         "gaming": gaming_section(run.over_optimisation),
         "template_text": results.controls.template.text,
+        "constants": tables.constant_rows(results.controls.template.constants),
         "findings": findings,
         "chexbert_findings": tables.findings(results.subsets, n, tables.CHEXBERT),
         "finding_chart": figures.finding_chart(findings),

@@ -211,6 +211,23 @@ def gain_rows(results: Results) -> list[Gain]:
     return rows
 
 
+def constant_rows(constants: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The best constant text on all and on abnormal studies, by which judge, and what it earns."""
+    rows = []
+    for part in ("all", "abnormal"):
+        if (found := mapping(constants.get(part))).get("text"):
+            names = {"judge": metric_name(str(found.get("judge"))), "text": str(found["text"])}
+            rows.append(
+                {
+                    "studies": part,
+                    **names,
+                    "score": score(number(found.get("score"))),
+                    "n": whole(count(found.get("n"))),
+                }
+            )
+    return rows
+
+
 def _length(length: Any) -> str:
     known = {name: number(mapping(length).get(name)) for name in ("baseline", "aligned", "reference")}
     return ", ".join(f"{name} {score(mean, 'words')}" for name, mean in known.items() if mean is not None)

@@ -38,6 +38,7 @@ def render(card: Card) -> str:
         sources=sources,
         chart=_chart(card),
         matrices=[part for part in (_cases(card), _edits(card), _tests(card)) if part["rows"]],
+        constants=_constants(card),
         rating_length=_signed(lengths[0]) if lengths else "",
     )
 
@@ -109,6 +110,22 @@ def _edits(card: Card) -> dict[str, Any]:
     )
     title = f"Attacks on {card['n_reports']} reports"
     return {"id": "reports", "title": title, "first": "Edit", "note": note, "rows": rows}
+
+
+def _constants(card: Card) -> list[dict[str, Any]]:
+    """One row per judge and set of studies: the best constant text, what it earns, and another patient's report beside it."""
+    return [
+        {
+            "name": row["name"],
+            "studies": f"{part} ({cell['n']})",
+            "text": cell["text"] or wording.DASH,
+            "score": wording.DASH if cell["score"] is None else f"{cell['score']:.3f}",
+            "other": wording.DASH if cell["other"] is None else f"{cell['other']:.3f}",
+            "pays": None not in (cell["score"], cell["other"]) and cell["score"] >= cell["other"],
+        }
+        for row in card["judges"]
+        for part, cell in (row.get("constant") or {}).items()
+    ]
 
 
 def _moved(edit: dict[str, Any]) -> tuple[str, bool | None]:
