@@ -135,3 +135,11 @@ def test_listing_every_place_size_or_number_is_not_full_marks(name):
         ("Left and right nodule.", "Left nodule."),
     ]:
         assert load(name).score([report], [reference])[0].score < 0.95, report
+
+
+@pytest.mark.parametrize("sign", ["-", "*", "•", "1."])
+@pytest.mark.parametrize("cue", ["No evidence of", "There is no", "Negative for", "Not seen", "Absent"])
+def test_a_list_under_a_denial_is_denied_line_by_line(cue, sign):
+    labels = label_report(f"{cue}:\n{sign} pneumothorax\n{sign} effusion.\n\nMild cardiomegaly.")
+    assert (labels["Pneumothorax"], labels["Pleural Effusion"], labels["Cardiomegaly"]) == (0, 0, 1)
+    assert label_report(f"Findings:\n{sign} pneumothorax\n{sign} effusion")["Pleural Effusion"] == 1

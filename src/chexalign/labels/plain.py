@@ -33,6 +33,8 @@ _JSON_STATUS = re.compile(r"\s*,\s*(?:is_)?(?:present|presence|status|value|answ
 _SENTENCE_END = re.compile(r"[.;](?:\s|\Z)|\n")
 _MARK = re.compile(r"(?:(?<=\s)|^)(?:\(?\d{1,2}\)|\([a-h]\)|[a-h]\)|[•·▪◦●➢►])\s*", re.IGNORECASE)
 _DASH_BULLET = re.compile(r"^[ \t]*[-*–][ \t]+", re.MULTILINE)
+_ITEM = re.compile(r"(?:\s*:\s*|[.,;]?[ \t]*)\n[ \t]*(?:[-*•–]|\d{1,2}[.)])[ \t]+")
+_OPEN_DENIAL = re.compile(r"\b(?:no|of|for|without)\Z", re.IGNORECASE)
 _BEFORE_SIGN = re.compile(r"\(\s*([+-]|–)\s*\)\s*")
 _QUERY = re.compile(r"(?:(?<=\s)|(?<=[(,.;:])|^)\?\s*(?=[a-z])", re.IGNORECASE)
 _WAS = re.compile(
@@ -82,6 +84,7 @@ def _patterns() -> dict[str, re.Pattern[str]]:
         "bare answer": rf"\b{key}(?P<rest>\s+(?:{answers['short']}){end})",
         "no key": rf"(?:{answers['keys']})",
         "shorthand": rf"(?<![\w/])(?:{shorthand})(?![a-z])",
+        "denied list": rf"\b(?:{rows['lists']['denied']})\s*:\s*(?:\n[ \t]*(?:[-*•–]|\d{{1,2}}[.)])[ \t]+[^\n]+)+",
         "cue comma": r"\A\s*,\s*(?:no|none|nil|negative|neg|absent)\b",
     }
     return {name: re.compile(p, re.IGNORECASE) for name, p in made.items()}
@@ -102,6 +105,7 @@ def plain(text: str) -> tuple[str, Sequence[int] | None]:
     if not text.isascii():
         _letters(draft)
     _markup(draft)
+    _denied_lists(draft)
     _left_out_sections(draft)
     _signs(draft)
     _answers(draft)
@@ -144,6 +148,23 @@ def _markup(draft: _Draft) -> None:
         draft.sub(re.compile(r"[{}\[\]]"), "\n\n")
         draft.sub(re.compile('["_]'), " ")
         draft.sub(_JSON_STATUS, ": ")
+
+
+def _denied_lists(draft: _Draft) -> None:
+    """A list under a denial ("No evidence of:") is one denied enumeration: each of its lines is denied."""
+    if ":" not in draft.text or "\n" not in draft.text:
+        return
+    spans = [m.span() for m in _patterns()["denied list"].finditer(draft.text)]
+
+    def joined(m: re.Match[str]) -> str | None:
+        if not any(start <= m.start() and m.end() <= end for start, end in spans):
+            return None
+        if ":" not in m[0]:
+            return ", "
+        return " " if _OPEN_DENIAL.search(draft.text, 0, m.start()) else ": no "
+
+    if spans:
+        draft.sub(_ITEM, joined)
 
 
 def _left_out_sections(draft: _Draft) -> None:
