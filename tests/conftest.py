@@ -40,6 +40,13 @@ def _no_deprecation_logged():
         logging.getLogger(name).addHandler(_Deprecations(logging.WARNING))
 
 
+@pytest.fixture(autouse=True)
+def _libraries_are_heard():
+    """A command run in this process hushes transformers, for the tests after it too."""
+    for name in ("transformers", "accelerate", "peft"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The development data beside the project; tests that need it skip where it is absent."""

@@ -11,7 +11,7 @@ STUDY = Study("s", "p", "train", (("0.png", "frontal"),), indication="", finding
 
 def a_run(folder):
     (folder / "studies.jsonl").touch()
-    return SimpleNamespace(path=lambda name: folder / name, studies=lambda split: [STUDY])
+    return SimpleNamespace(path=lambda name: folder / name, studies=lambda split: [STUDY], trunk=None)
 
 
 def test_the_outcome_is_remembered_and_said(policy, tmp_path, monkeypatch):

@@ -89,11 +89,11 @@ def test_a_policy_that_repeats_itself_is_told_by_hand():
 
 def test_the_page_shows_it():
     cells = {
-        k: {"mean": m, "low": m, "high": m, "n": 4}
+        k: {"mean": m, "low": m, "high": m, "n": 40}
         for k, m in (("baseline", 0.1), ("aligned", 0.3), ("difference", 0.2))
     }
     section = gaming_section(
-        {"signs": {"repeated_4grams": cells}, "trained_on": ["green"], "n_studies": 4, "judges": []}
+        {"signs": {"repeated_4grams": cells}, "trained_on": ["green"], "n_studies": 40, "judges": []}
     )
     assert section["trained_on"] == "green" and section["signs"][0].symbol == "▲"
     assert gaming_section(None) is None

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"^(```|~~~).*?^\1", flags=re.M | re.S)
-TOP = ("src", "tests", "docs", "benchmarks", "recipes")  # folders whose paths the words name in full
+TOP = ("src", "tests", "docs", "benchmarks", "recipes", "requirements")  # folders whose paths the words name in full
 
 
 def name_of(page: Path) -> str:
