@@ -187,3 +187,32 @@ def test_no_failure_is_swallowed(path):
             assert caught not in ("", "Exception", "BaseException"), f"{path.name}:{node.lineno}"
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
             assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords)
+
+
+def test_no_circle_between_files():
+    """Of the imports at the top of files; one inside a function waits until it is needed."""
+    modules = {
+        ".".join((OURS, *p.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): p for p in FILES
+    }
+    arrows = {
+        name: {
+            target
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.ImportFrom) and node.module
+            for target in (node.module, *(f"{node.module}.{a.name}" for a in node.names))
+            if target in modules and target != name and not (target == node.module and path.name == "__init__.py")
+        }
+        for name, path in modules.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join((*way[way.index(name) :], name))
+        if name not in done:
+            for target in sorted(arrows[name]):
+                if not target.startswith(f"{name}."):  # a face names what lies in its own folder
+                    visit(target, (*way, name))
+            done.add(name)
+
+    for name in modules:
+        visit(name, ())

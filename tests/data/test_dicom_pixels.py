@@ -12,7 +12,8 @@ from tests.data.made_dicom import chest, write  # noqa: E402
 
 from chexalign.data.decode_grey import equalised  # noqa: E402
 from chexalign.data.dicom_pixels import read_dicom, windowed  # noqa: E402
-from chexalign.data.images import ImageError, load_image  # noqa: E402
+from chexalign.data.image_errors import ImageError  # noqa: E402
+from chexalign.data.images import load_image  # noqa: E402
 
 
 def shown(tmp_path, pixels=None, **header):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chexalign.data.images import ImageError, load_image
+from chexalign.data.image_errors import ImageError
+from chexalign.data.images import load_image
 
 MUTATED = 1000
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from chexalign.data.images import ImageError, load_image
+from chexalign.data.image_errors import ImageError
+from chexalign.data.images import load_image
 
 
 def grey(root, name):

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from chexalign.data.decode import is_dicom, raster_size
-from chexalign.data.images import ImageError, decoded, failures_told, image_file, inside, read_image
+from chexalign.data.image_errors import ImageError
+from chexalign.data.images import decoded, failures_told, image_file, inside, read_image
 from chexalign.errors import WorkError
 from chexalign.jsonl import atomic_write
 from chexalign.records import Study, _Record

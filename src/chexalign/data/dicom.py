@@ -19,7 +19,8 @@ from chexalign.data.dicom_pixels import parse
 from chexalign.data.dicom_text import TEXTS, Texts, read_texts
 from chexalign.data.drops import Drops
 from chexalign.data.identity import Hashed, hasher
-from chexalign.data.images import ImageError, failures_told
+from chexalign.data.image_errors import ImageError
+from chexalign.data.images import failures_told
 from chexalign.data.splits import by_patient, known_split
 from chexalign.errors import RecipeError
 from chexalign.progress import progress

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from chexalign.data.images import decoding_failures
+from chexalign.data.image_errors import decoding_failures
 
 IMAGE_MODALITIES = ("CR", "DX", "RG", "XR", "DR", "RF", "OT", "SC", "")  # OT and SC: warned of; "" where it is not said
 COPIED = ("SC", "OT")  # scans and screenshots

@@ -10,7 +10,7 @@ import numpy as np
 from chexalign.data.decode import check_size
 from chexalign.data.decode_grey import border_padding, equalised, levels, robust_range, rounded, stretched
 from chexalign.data.dicom_header import inverted, number, text, turns, value, warnings_of
-from chexalign.data.images import ImageError, decoding_failures
+from chexalign.data.image_errors import ImageError, decoding_failures
 
 LEAST_INSIDE = 0.01  # share of the pixels that a window must hold to be one; our choice
 

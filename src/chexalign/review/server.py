@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from chexalign.data.images import ImageError, load_image
+from chexalign.data.image_errors import ImageError
+from chexalign.data.images import load_image
 from chexalign.policies.presets import most_images
 from chexalign.records import Study
 from chexalign.review.session import Session, answer, page

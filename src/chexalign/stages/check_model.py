@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chexalign.data.images import ImageError
+from chexalign.data.image_errors import ImageError
 from chexalign.errors import RecipeError, WorkError
 from chexalign.recipe.recipe import Recipe
 from chexalign.records import Study

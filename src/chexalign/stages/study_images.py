@@ -10,7 +10,7 @@ from pathlib import Path
 from chexalign.data import Drops, image_folder, may_lack_images, source_entry
 from chexalign.data.decode_check import CheckedImage, Job, duplicates, find_image, stamp
 from chexalign.data.decode_workers import Check, decoding
-from chexalign.data.images import ImageError
+from chexalign.data.image_errors import ImageError
 from chexalign.jsonl import Ledger, atomic_write
 from chexalign.progress import progress
 from chexalign.recipe.studies import Studies

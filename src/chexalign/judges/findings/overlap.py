@@ -17,13 +17,13 @@ from itertools import permutations
 from typing import Any, Literal
 
 from chexalign.judges.contract import Judge, TextJudge
+from chexalign.judges.findings.label_sets import compare_sets, positive_findings
 from chexalign.judges.findings.scrutiny import Scrutiny, after_comparing, before_comparing, charged, scrutinize
 from chexalign.judges.findings.statements import version
-from chexalign.labels import FINDINGS, Mention, find_mentions, label_report, positive_set
+from chexalign.labels import FINDINGS, Mention, find_mentions
 from chexalign.labels.measures import same_size
 from chexalign.labels.readability import ENGLISH
 
-UNCERTAIN_IS_POSITIVE = True  # in chexpert_rule_f1: the convention of CheXbert's report-generation mode
 UNCERTAIN_CREDIT = 0.5  # our choice: what "possible X" earns against "X" in finding_f1, and the other way round
 SAME_ZONE = {
     "apical": "upper",
@@ -134,20 +134,6 @@ def _pairings(ours: tuple[Unit, ...], theirs: list[Unit]) -> list[list[tuple[Uni
     if len(ours) <= len(theirs):
         return [list(zip(ours, chosen, strict=True)) for chosen in permutations(theirs, len(ours))]
     return [list(zip(chosen, theirs, strict=True)) for chosen in permutations(ours, len(theirs))]
-
-
-def positive_findings(text: str) -> frozenset[str]:
-    """The positive ones among the 13 findings."""
-    return positive_set(label_report(text), uncertain_is_positive=UNCERTAIN_IS_POSITIVE) - {"No Finding"}
-
-
-def compare_sets(
-    report: frozenset[str], reference: frozenset[str], contradicted: frozenset[str] = frozenset()
-) -> tuple[float, dict[str, Any]]:
-    """2·tp / (2·tp + fp + fn), 1 when both sets are empty; a finding that is stated and denied is an fp more."""
-    details = {"tp": sorted(report & reference), "fp": sorted(report - reference), "fn": sorted(reference - report)}
-    total = len(report) + len(reference) + len(contradicted)
-    return (2 * len(details["tp"]) / total if total else 1.0), details
 
 
 @dataclass(frozen=True, slots=True)

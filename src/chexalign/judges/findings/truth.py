@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from chexalign.errors import Abstain
 from chexalign.judges.columns import library_form
 from chexalign.judges.contract import Judgement, Studies, without_reading
-from chexalign.judges.findings.overlap import compare_sets, positive_findings
+from chexalign.judges.findings.label_sets import compare_sets, positive_findings
 from chexalign.judges.findings.scrutiny import (
     NOTHING_OWED,
     after_comparing,

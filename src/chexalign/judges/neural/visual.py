@@ -105,7 +105,8 @@ class Visual:
 
     def _look(self, study: Study) -> list[str] | Abstain:
         """The content hashes of a study's images."""
-        from chexalign.data.images import ImageError, inside
+        from chexalign.data.image_errors import ImageError
+        from chexalign.data.images import inside
 
         if not study.images:
             return Abstain(f"study {study.study_id} has no image")
@@ -126,7 +127,8 @@ class Visual:
         return digests
 
     def _encode_images(self, digests: Sequence[str]) -> list[Any]:
-        from chexalign.data.images import ImageError, load_image
+        from chexalign.data.image_errors import ImageError
+        from chexalign.data.images import load_image
 
         opened: dict[str, Any] = {}
         for digest in digests:
@@ -161,7 +163,7 @@ class Visual:
 
 
 def _state(path: Path) -> tuple[int, int]:
-    from chexalign.data.images import ImageError
+    from chexalign.data.image_errors import ImageError
 
     try:
         stat = path.stat()
