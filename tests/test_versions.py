@@ -40,3 +40,8 @@ def test_a_version_outside_is_one_line_and_inside_is_none(monkeypatch):
 def test_a_deprecation_in_a_log_is_an_error():
     with pytest.raises(AssertionError, match="is deprecated"):
         logging.getLogger("transformers").warning("`x` is deprecated")
+
+
+def test_the_quick_tests_of_other_pythons_exist():
+    listed = [line for line in (ROOT / "requirements/quick_tests.txt").read_text().splitlines() if line[0] != "#"]
+    assert listed and [line for line in listed if not (ROOT / line).is_file()] == []
