@@ -21,7 +21,8 @@ from chexalign.records import Pair, Study
 from chexalign.run.folder import Run
 from chexalign.run.policies import open_policy, prompts_for
 from chexalign.stages.train import training_examples
-from chexalign.train.loop import LoopFiles, LoopSettings, Trainer, steps_for
+from chexalign.train.loop import Trainer, steps_for
+from chexalign.train.loop_settings import LoopFiles, LoopSettings
 from chexalign.train.preference.scoring_task import ScoringTask
 
 SETTINGS = [

@@ -20,7 +20,8 @@ from chexalign.records import Study
 from chexalign.run.folder import Run
 from chexalign.run.policies import prompts_for
 from chexalign.stages.warmup import CENTRE_IMAGES
-from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
+from chexalign.train.loop import Trainer
+from chexalign.train.loop_settings import LoopFiles, LoopSettings
 from chexalign.train.warmup.tower import TowerTask, centre_start, tower_examples, validate_tower
 
 STEPS, SEEDS = 150, (0, 1)

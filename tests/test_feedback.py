@@ -20,7 +20,8 @@ from chexalign.run.folder import Run
 from chexalign.run.policies import open_for_training
 from chexalign.stages.pairs import gap_weights, make_pairs
 from chexalign.stages.train import align, training_examples
-from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
+from chexalign.train.loop import Trainer
+from chexalign.train.loop_settings import LoopFiles, LoopSettings
 from chexalign.train.preference.references import with_references
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 from tests.driver import OVERRIDES

@@ -33,7 +33,7 @@ MAY_IMPORT = {  # rooms that may import less than all that lies below them
     "cleaning": {"cleaning"},
     "losses": {"losses"},
     "stats": set(),
-    "corpus": {"stats"},
+    "corpus": {"records", "stats"},
     "report": {"report", "errors", "records", "results", "stats", "corpus", "data", "jsonl"},
     "recipe": {"recipe", "errors"},
     "labels": {"labels", "cleaning", "errors", "records"},

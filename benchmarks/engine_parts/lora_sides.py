@@ -20,7 +20,8 @@ from chexalign.policies.presets import wording
 from chexalign.policies.trainable import _targets, make_trainable
 from chexalign.recipe.policy import Lora
 from chexalign.recipe.preference import Dpo
-from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
+from chexalign.train.loop import Trainer
+from chexalign.train.loop_settings import LoopFiles, LoopSettings
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 from engine_parts.our_side import InlineTask
 from engine_parts.setting import BETA, LR

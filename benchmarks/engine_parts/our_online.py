@@ -15,7 +15,8 @@ from chexalign.judges.contract import Judgement
 from chexalign.policies import Policy, Prompt
 from chexalign.recipe.online import Grpo, Rollout, Watch
 from chexalign.records import Study
-from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
+from chexalign.train.loop import Trainer
+from chexalign.train.loop_settings import LoopFiles, LoopSettings
 from chexalign.train.online import task as online_task
 from chexalign.train.online.algorithms.base import advantages
 from chexalign.train.online.rollout import Group, PromptedStudy, group_advantages

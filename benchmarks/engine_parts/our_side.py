@@ -14,7 +14,8 @@ from torch import Tensor
 
 from chexalign.policies.forward.logps import Scorer
 from chexalign.recipe.preference import Dpo
-from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
+from chexalign.train.loop import Trainer
+from chexalign.train.loop_settings import LoopFiles, LoopSettings
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 from engine_parts.setting import BATCH, BETA, LR, Case, examples, policy
 

@@ -14,28 +14,10 @@ from typing import Any
 import numpy as np
 
 from chexalign import stats
+from chexalign.records import LABEL_SETS, LABELS
 
 Value = Callable[[np.ndarray], np.ndarray]
 
-# The order of CheXbert (Smit et al. 2020, table 2), and the five of CheXpert's competition (Irvin et al. 2019).
-LABELS = (
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-    "No Finding",
-)
-FIVE = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
-LABEL_SETS: dict[str, tuple[str, ...]] = {"14": LABELS, "13": LABELS[:-1], "5": FIVE}
 ORDER = 4  # of corpus BLEU
 RULES = "chexpert_rule"
 CHEXBERT = "chexbert"

@@ -14,6 +14,27 @@ from typing import Any, Self
 
 SPLITS = ("train", "val", "test")
 
+# The 14 CheXpert names that a study's labels go by, in the order of CheXbert (Smit et al. 2020, table 2).
+LABELS = (
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+    "No Finding",
+)
+# The five of CheXpert's competition (Irvin et al. 2019).
+FIVE = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
+LABEL_SETS: dict[str, tuple[str, ...]] = {"14": LABELS, "13": LABELS[:-1], "5": FIVE}
+
 
 @dataclass(frozen=True)
 class _Record:

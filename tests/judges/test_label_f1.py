@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics import f1_score
 
 from chexalign.labels import FINDINGS, LABELS, label_report
-from chexalign.labels.f1 import FIVE, LABEL_SETS, corpus_f1, exact_match, report_f1
+from chexalign.labels.f1 import corpus_f1, exact_match, report_f1
+from chexalign.records import FIVE, LABEL_SETS
 
 
 def row(*present, uncertain=()):

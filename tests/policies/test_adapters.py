@@ -20,7 +20,8 @@ from chexalign.records import Pair
 from chexalign.run.folder import Run
 from chexalign.run.policies import open_policy
 from chexalign.stages.train import align
-from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
+from chexalign.train.loop import Trainer
+from chexalign.train.loop_settings import LoopFiles, LoopSettings
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 
 ALONE = ("tower", "projector")  # nothing but the adapter learns

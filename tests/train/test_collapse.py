@@ -6,7 +6,8 @@ from tests.train.test_online_training import SETTINGS, Vowels, asked, make_task,
 
 from chexalign.judges.contract import Judgement
 from chexalign.recipe.online import Rollout
-from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
+from chexalign.train.loop import Trainer
+from chexalign.train.loop_settings import LoopFiles, LoopSettings
 from chexalign.train.online.task import validator
 
 

@@ -14,7 +14,8 @@ from chexalign.recipe.preference import Kto
 from chexalign.records import Pair, Study
 from chexalign.run.policies import open_for_training
 from chexalign.stages.train import training_examples
-from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
+from chexalign.train.loop import Trainer
+from chexalign.train.loop_settings import LoopFiles, LoopSettings
 from chexalign.train.preference.references import with_references
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 

@@ -9,7 +9,8 @@ from chexalign.errors import RecipeError, WorkError
 from chexalign.recipe.preference import Dpo, Sft
 from chexalign.train.batches import micro_batches, shard
 from chexalign.train.checkpoint import load_weights
-from chexalign.train.loop import LoopFiles, LoopSettings, Trainer, batches, epoch_order, steps_for
+from chexalign.train.loop import Trainer, batches, epoch_order, steps_for
+from chexalign.train.loop_settings import LoopFiles, LoopSettings
 from chexalign.train.optimiser import make_optimiser
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 

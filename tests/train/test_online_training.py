@@ -21,7 +21,8 @@ from chexalign.records import Study
 from chexalign.run.folder import Run
 from chexalign.stages.runner import run_stages
 from chexalign.stages.train import align
-from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
+from chexalign.train.loop import Trainer
+from chexalign.train.loop_settings import LoopFiles, LoopSettings
 from chexalign.train.online import task as online_task
 from chexalign.train.online.rollout import PromptedStudy, roll_out
 from chexalign.train.online.stats import out_of_bounds, part_scores, repetition, reward_stats

@@ -183,7 +183,7 @@ def recipes() -> None:
 def check(recipe: RecipeArgument, overrides: Overrides = None, quick: Quick = False) -> None:
     """Look before the run: files, image tokens, truncation, patient leakage, empty references, disk.
 
-    Example: chexalign check iu_xray_smoke studies.root=../shared/data/iu_xray
+    Example: chexalign check iu_xray_smoke studies.root=/data/iu_xray
     """
     from chexalign.recipe.files import load_recipe
     from chexalign.stages.check import check_recipe

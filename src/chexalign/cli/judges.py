@@ -91,7 +91,7 @@ def scorecard(
 ) -> None:
     """Which judge to trust: agreement with radiologists, attacks, length, speed → scorecard.html, .json and .md.
 
-    Example: chexalign scorecard --data ../shared/data/judge_validation
+    Example: chexalign scorecard --data /data/rated_reports
     """
     from chexalign.report.scorecard.page import write_scorecard_page
     from chexalign.scorecard.inputs import read_options

@@ -18,23 +18,8 @@ from chexalign.labels.coordination import say_again
 from chexalign.labels.measures import measures_of, size_of
 from chexalign.labels.modifiers import describe
 from chexalign.labels.phrases import sentences
+from chexalign.records import LABELS as LABELS
 
-LABELS = (
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-    "No Finding",
-)
 MEASURED = frozenset({"Lung Lesion", "Pneumothorax"})  # a measure near these is their size
 FINDINGS = LABELS[:-1]  # the 13 that name something
 

@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from chexalign.labels import FINDINGS, LABELS
+from chexalign.labels import FINDINGS
+from chexalign.records import FIVE
 
 Row = Mapping[str, int | None]
 Uncertain = Literal["positive", "negative", "ignore"]
-FIVE = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
-LABEL_SETS: dict[str, tuple[str, ...]] = {"14": LABELS, "13": FINDINGS, "5": FIVE}
 
 
 def calls(report: Row, reference: Row, labels: Sequence[str], uncertain: Uncertain) -> Iterator[tuple[str, bool, bool]]:

@@ -16,7 +16,8 @@ from chexalign.run.policies import open_for_training
 from chexalign.run.studies import image_root, patients_of
 from chexalign.stages.train_online import train_online
 from chexalign.train.batches import micro_batches
-from chexalign.train.loop import LoopFiles, LoopSettings, Trainer, steps_for
+from chexalign.train.loop import Trainer, steps_for
+from chexalign.train.loop_settings import LoopFiles, LoopSettings
 from chexalign.train.output import save_policy
 from chexalign.train.preference.mismatch import donors
 from chexalign.train.preference.references import check_references, with_references

@@ -25,7 +25,8 @@ from chexalign.run.policies import open_for_training, prompts_for
 from chexalign.run.task import reference as to_be_written
 from chexalign.train.batches import steps_for
 from chexalign.train.checkpoint import load_weights, trainable_parameters
-from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
+from chexalign.train.loop import Trainer
+from chexalign.train.loop_settings import LoopFiles, LoopSettings
 from chexalign.train.online.algorithms import algorithm_of
 from chexalign.train.online.algorithms.base import OnlineStage
 from chexalign.train.online.balance import balanced

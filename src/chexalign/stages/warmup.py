@@ -36,7 +36,8 @@ from chexalign.run.proof import prove
 from chexalign.run.studies import image_root, warmup_studies
 from chexalign.run.task import reference
 from chexalign.train.batches import micro_batches
-from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
+from chexalign.train.loop import Trainer
+from chexalign.train.loop_settings import LoopFiles, LoopSettings
 from chexalign.train.output import main_first, save_policy, saving
 from chexalign.train.preference.scoring_task import Example, ScoringTask
 from chexalign.train.warmup.expert import ExpertSettings, train_expert

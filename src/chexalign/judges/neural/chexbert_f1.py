@@ -10,8 +10,9 @@ from typing import Any, Literal
 from chexalign.judges.cache import open_store, remembered
 from chexalign.judges.contract import TextJudge
 from chexalign.judges.weights import fingerprint
-from chexalign.labels.f1 import LABEL_SETS, Row, Uncertain, calls, corpus_f1, report_f1
+from chexalign.labels.f1 import Row, Uncertain, calls, corpus_f1, report_f1
 from chexalign.labels.readability import ENGLISH
+from chexalign.records import LABEL_SETS
 
 WHERE = (
     "weights: chexbert.pth (1.3 GB, hub: StanfordAIMI/RRG_scorers) and tokenizer: bert-base-uncased or its vocab.txt"

@@ -19,8 +19,8 @@ from chexalign.judges.cache import cached_scores, open_store, remembered
 from chexalign.judges.columns import library_form
 from chexalign.judges.contract import Judgement, Studies, TextJudge, same_length, without_judging
 from chexalign.judges.neural.radeval_process import Worker
-from chexalign.labels.f1 import LABEL_SETS
 from chexalign.labels.readability import ENGLISH
+from chexalign.records import LABEL_SETS
 
 AT_ONCE = 32  # texts or pairs in one request
 RADCLIQ = (

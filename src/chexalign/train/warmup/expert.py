@@ -31,7 +31,8 @@ from chexalign.policies.checkpoints.tiny import build_tokenizer
 from chexalign.processes import barrier, is_main
 from chexalign.recipe.warmup import ExpertPhase
 from chexalign.records import Study
-from chexalign.train.loop import LoopFiles, LoopSettings, Trainer
+from chexalign.train.loop import Trainer
+from chexalign.train.loop_settings import LoopFiles, LoopSettings
 from chexalign.train.output import saving
 from chexalign.train.warmup.tower import centre_start
 
